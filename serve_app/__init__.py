@@ -1,0 +1,1 @@
+"""Scores tabular rows with a fitted classifier, on Ray Serve."""

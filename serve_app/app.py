@@ -1,0 +1,38 @@
+"""The application: the only place where the parts meet.
+
+``serve run config/serve_config.yaml`` imports ``build_app`` and calls it with the file's ``args``. Replicas, queues and
+CPUs stand in the same file under ``deployments``, where Ray Serve reads them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+
+from serve_app.api import ASGIApp, build_http_app
+from serve_app.config import load_settings
+from serve_app.deployments import Classifier, Preprocessor
+
+__all__ = ["build_app"]
+
+
+class PreprocessorIngress(Preprocessor):
+    """A Preprocessor that answers HTTP."""
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        """Ray Serve calls this in the replica, once it is constructed."""
+        return build_http_app(self)
+
+
+def build_app(args: dict[str, Any]) -> Application:
+    """HTTP → Preprocessor → Classifier, as Ray Serve's application graph.
+
+    Raises:
+        SettingsError: ``args`` cannot be used.
+    """
+    settings = load_settings(args)
+    classifier = serve.deployment(Classifier, name="Classifier").bind(settings)
+    ingress = serve.ingress()(PreprocessorIngress)
+    return serve.deployment(ingress, name="Preprocessor").bind(settings, classifier)

@@ -1,0 +1,341 @@
+"""Model components on disk: saving, verifying and loading ``model_components/``.
+
+Owns the format and the only file I/O of the serving path. A folder of components holds
+
+- ``imputer.pkl`` (SimpleImputer) and ``scaler.pkl`` (StandardScaler), fitted on all numeric columns of the table,
+- ``model.pkl``: the fitted classifier on the selected features,
+- ``manifest.json``: name, version, schema, features, threshold, library versions, a SHA-256 of each of the files above,
+  training figures, and golden rows with the probabilities that they must get.
+
+Nothing is unpickled before its digest matches the manifest, and a model whose golden rows come out differently is refused.
+Knows no HTTP, no Ray, no table and no particular model.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.metadata
+import io
+import os
+import platform
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from serve_app.errors import ComponentsError
+from serve_app.features import FeatureEncoder, NumericFit
+from serve_app.model import Scorer, compile_scorer
+from serve_app.rows import RowParser
+from serve_app.schema import Column, Feature, Schema, selected_columns
+
+__all__ = ["Components", "Draft", "GoldenRow", "Manifest", "compile_draft", "load_components", "save_components"]
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+ESTIMATORS = ("imputer", "scaler", "model")
+LIBRARIES = ("scikit-learn", "numpy", "scipy", "joblib")
+GOLDEN_TOLERANCE = 1e-12
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", re.ASCII)  # fit for an HTTP header
+
+
+class GoldenRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A row as a client would send it, and the probability of each class that scikit-learn gave it when it was saved."""
+
+    row: dict[str, Any]
+    probabilities: tuple[float, ...]
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``manifest.json``. ``libraries`` and ``files`` are filled in when components are saved."""
+
+    format: int = FORMAT
+    name: str
+    version: str
+    target: str
+    classes: tuple[int | float | str | bool, ...]
+    threshold: float
+    schema: Schema
+    features: tuple[Feature, ...]
+    selected_features: tuple[str, ...]
+    libraries: dict[str, str] = {}
+    files: dict[str, str] = {}
+    training: dict[str, Any] = {}
+    golden: tuple[GoldenRow, ...] = ()
+
+    def __post_init__(self) -> None:
+        for label in (self.name, self.version):
+            if _LABEL.fullmatch(label) is None:
+                raise ValueError("name and version are at most 64 letters, digits and ._+-")
+        if len(self.classes) < 2 or len(set(map(str, self.classes))) != len(self.classes):
+            raise ValueError("a classifier has two or more different classes")
+        if not 0.0 <= self.threshold <= 1.0:
+            raise ValueError("the threshold is a probability")
+        try:
+            used = {column.name for column in selected_columns(self.schema, self.features)}
+        except KeyError as error:
+            raise ValueError(f"a feature is made of the column {error}, which the schema does not have") from error
+        if used != set(self.selected_features) or len(used) != len(self.selected_features):
+            raise ValueError("selected_features are not the columns that the features are made of")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Fitted estimators with what the manifest must say of them: what ``save_components`` takes.
+
+    The imputer and the scaler were fitted on ``manifest.schema.numeric``, in that order; the model on
+    ``manifest.features``. ``golden_rows`` are rows as clients send them, scored when saved.
+    """
+
+    manifest: Manifest
+    imputer: Any
+    scaler: Any
+    model: Any
+    golden_rows: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Components:
+    """Verified components, compiled for serving.
+
+    ``digest`` is the SHA-256 of the manifest, which holds those of the files: it stands for all of them.
+    """
+
+    manifest: Manifest
+    digest: str
+    encoder: FeatureEncoder
+    scorer: Scorer
+
+    def parser(self, max_rows: int) -> RowParser:
+        """A reader of rows for these components."""
+        return RowParser(self.encoder.columns, max_magnitude=self.encoder.max_magnitude, max_rows=max_rows)
+
+    def golden_values(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The golden rows as a values array, and their probabilities."""
+        return _golden_arrays(self.parser(max_rows=len(self.manifest.golden)), self.manifest.golden)
+
+
+def compile_draft(draft: Draft) -> Components:
+    """A draft as it would score once saved, without a digest.
+
+    Raises:
+        ComponentsError: the estimators do not fit the manifest.
+    """
+    return _compile(draft.manifest, "", draft.imputer, draft.scaler, draft.model)
+
+
+def load_components(folder: Path) -> Components:
+    """Verified, compiled components.
+
+    In this order: the digest of each file is compared with the manifest, before anything is unpickled; the versions of the
+    libraries are compared with those that pickled; the golden rows are scored by the compiled scorer and by scikit-learn
+    itself, and both must give the recorded probabilities to within 1e-12.
+
+    Raises:
+        ComponentsError: what is wrong, in one line.
+    """
+    manifest, digest = _read_manifest(folder)
+    contents = {name: _read_verified(folder / name, expected) for name, expected in manifest.files.items()}
+    _check_libraries(folder, manifest)
+    imputer, scaler, model = (_unpickle(folder / f"{part}.pkl", contents[f"{part}.pkl"]) for part in ESTIMATORS)
+    try:
+        components = _compile(manifest, digest, imputer, scaler, model)
+        _check_golden_rows(folder, components, model)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ComponentsError(str(folder), f"the estimators do not fit the manifest: {error}") from error
+    return components
+
+
+def save_components(folder: Path, draft: Draft) -> Components:
+    """Writes components and returns them as loaded back; ``folder`` is replaced as a whole, or not at all.
+
+    Raises:
+        ComponentsError: ``folder`` holds something else, or the estimators do not fit the manifest.
+    """
+    import joblib
+
+    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
+        raise ComponentsError(str(folder), "holds other files and no manifest.json; name a new folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        files = {}
+        for part in ESTIMATORS:
+            buffer = io.BytesIO()
+            joblib.dump(getattr(draft, part), buffer)
+            _write(scratch / f"{part}.pkl", buffer.getvalue())
+            files[f"{part}.pkl"] = hashlib.sha256(buffer.getvalue()).hexdigest()
+        manifest = msgspec.structs.replace(draft.manifest, libraries=_library_versions(), files=files)
+        golden = _score_golden_rows(manifest, draft)
+        manifest = msgspec.structs.replace(manifest, golden=golden)
+        _write(scratch / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
+        scratch.chmod(0o755)
+        loaded = load_components(scratch)
+        _replace_folder(scratch, folder)
+        return loaded
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _read_manifest(folder: Path) -> tuple[Manifest, str]:
+    content = _read(folder / MANIFEST)
+    try:
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ComponentsError(str(folder / MANIFEST), f"cannot be read: {error}") from error
+    if manifest.format != FORMAT:
+        raise ComponentsError(str(folder / MANIFEST), f"format {manifest.format} is not {FORMAT}, which this version reads")
+    if set(manifest.files) != {f"{part}.pkl" for part in ESTIMATORS}:
+        raise ComponentsError(str(folder / MANIFEST), "names other files than imputer.pkl, scaler.pkl and model.pkl")
+    if not manifest.golden:
+        raise ComponentsError(str(folder / MANIFEST), "has no golden rows")
+    return manifest, hashlib.sha256(content).hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ComponentsError(str(path), f"cannot be read: {error.strerror}") from error
+
+
+def _read_verified(path: Path, expected: str) -> bytes:
+    """The file's bytes, which are those that will be unpickled: nothing is read twice."""
+    content = _read(path)
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise ComponentsError(str(path), f"its SHA-256 is {found[:12]}…, the manifest says {expected[:12]}…")
+    return content
+
+
+def _library_versions() -> dict[str, str]:
+    versions = {library: importlib.metadata.version(library) for library in LIBRARIES}
+    return {"python": ".".join(platform.python_version_tuple()[:2]), **versions}
+
+
+def _check_libraries(folder: Path, manifest: Manifest) -> None:
+    for library, found in _library_versions().items():
+        expected = manifest.libraries.get(library)
+        if expected != found:
+            reason = f"made with {library} {expected}, but {found} is installed; make the components again"
+            raise ComponentsError(str(folder / MANIFEST), reason)
+
+
+def _unpickle(path: Path, content: bytes) -> Any:
+    import joblib
+
+    try:
+        return joblib.load(io.BytesIO(content))
+    except Exception as error:  # unpickling runs the libraries' own code, which may raise anything
+        raise ComponentsError(str(path), f"cannot be unpickled: {type(error).__name__}: {error}") from error
+
+
+def _compile(manifest: Manifest, digest: str, imputer: Any, scaler: Any, model: Any) -> Components:
+    numeric = [column.name for column in manifest.schema.numeric]
+    names = [feature.name for feature in manifest.features]
+    for part, estimator, expected in (("imputer", imputer, numeric), ("scaler", scaler, numeric), ("model", model, names)):
+        if list(estimator.feature_names_in_) != expected:
+            raise ComponentsError(f"{part}.pkl", "was fitted on other columns than the manifest says")
+    if [str(label) for label in model.classes_] != [str(label) for label in manifest.classes]:
+        raise ComponentsError("model.pkl", "was fitted on other classes than the manifest says")
+    fits = {
+        name: NumericFit(imputed=float(imputed), mean=float(mean), scale=float(scale))
+        for name, imputed, mean, scale in zip(numeric, imputer.statistics_, scaler.mean_, scaler.scale_, strict=True)
+    }
+    columns = _in_selected_order(manifest)
+    encoder = FeatureEncoder(columns, manifest.features, fits)
+    return Components(manifest, digest, encoder, compile_scorer(model))
+
+
+def _in_selected_order(manifest: Manifest) -> tuple[Column, ...]:
+    return tuple(manifest.schema.column(name) for name in manifest.selected_features)
+
+
+def _golden_arrays(
+    parser: RowParser, golden: Sequence[GoldenRow]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    chunks = list(parser.chunks(msgspec.json.encode([row.row for row in golden])))
+    problems = [problem for chunk in chunks for problem in chunk.problems]
+    if problems:
+        raise ValueError(f"golden {problems[0].message}")
+    values = np.concatenate([chunk.values for chunk in chunks])
+    return values, np.array([row.probabilities for row in golden])
+
+
+def _check_golden_rows(folder: Path, components: Components, model: Any) -> None:
+    values, expected = components.golden_values()
+    matrix = components.encoder.encode(values)
+    for scored_by, found in (
+        ("the compiled scorer", components.scorer.score(matrix)),
+        ("scikit-learn", _predict_proba(model, components.manifest.features, matrix)),
+    ):
+        if found.shape != expected.shape:
+            raise ComponentsError(str(folder), f"{scored_by} gives {found.shape[1]} probabilities a row")
+        difference = float(np.abs(found - expected).max())
+        if not difference <= GOLDEN_TOLERANCE:
+            worst = int(np.abs(found - expected).max(axis=1).argmax())
+            reason = f"golden row {worst} differs by {difference:.3g} when scored by {scored_by}"
+            raise ComponentsError(str(folder), reason)
+
+
+def _score_golden_rows(manifest: Manifest, draft: Draft) -> tuple[GoldenRow, ...]:
+    """The golden rows with what scikit-learn itself, uncompiled, makes of them: imputer, scaler, levels, model."""
+    import pandas as pd
+
+    columns = _in_selected_order(manifest)
+    parser = RowParser(columns, max_magnitude=1e300, max_rows=len(draft.golden_rows))
+    rows = [{column.name: row[column.name] for column in columns} for row in draft.golden_rows]
+    values, _ = _golden_arrays(parser, [GoldenRow(row, ()) for row in rows])
+    raw = pd.DataFrame(values, columns=[column.name for column in columns])
+    numbers = pd.DataFrame({column.name: raw.get(column.name, np.nan) for column in manifest.schema.numeric}, raw.index)
+    standardised = pd.DataFrame(
+        draft.scaler.transform(pd.DataFrame(draft.imputer.transform(numbers), columns=numbers.columns)),
+        columns=numbers.columns,
+    )
+    matrix = pd.DataFrame(
+        {
+            feature.name: standardised[feature.column]
+            if feature.level is None
+            else (raw[feature.column] == manifest.schema.column(feature.column).levels.index(feature.level)) * 1.0
+            for feature in manifest.features
+        }
+    )
+    probabilities = draft.model.predict_proba(matrix)
+    return tuple(GoldenRow(row, tuple(map(float, scored))) for row, scored in zip(rows, probabilities, strict=True))
+
+
+def _predict_proba(model: Any, features: Sequence[Feature], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    import pandas as pd
+
+    table = pd.DataFrame(matrix, columns=[feature.name for feature in features])
+    return np.asarray(model.predict_proba(table))
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _replace_folder(new: Path, old: Path) -> None:
+    """Puts ``new`` in the place of ``old`` at once; a crash leaves one or the other there, whole."""
+    if not old.exists():
+        new.rename(old)
+        return
+    exchange, here = 2, -100  # RENAME_EXCHANGE and AT_FDCWD of linux/fs.h and fcntl.h
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None or renameat2(here, os.fsencode(new), here, os.fsencode(old), exchange) != 0:
+        # No such call on this system or file system: the next best is two renames with a short gap between.
+        aside = new.with_name(f"{new.name}.old")
+        old.rename(aside)
+        new.rename(old)
+        shutil.rmtree(aside)

@@ -1,0 +1,76 @@
+"""Typed settings of the application: the ``args`` of config/serve_config.yaml.
+
+Owns their names, units, defaults and bounds; an unknown key is refused. What Ray Serve itself is told (replicas, ports,
+queues) stands in the same file, outside ``args``, and is Ray's to check.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from serve_app.errors import SettingsError
+
+__all__ = ["PROJECT_ROOT", "BatchSettings", "Limits", "Settings", "load_settings", "resolve_path"]
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+"""The folder that relative paths in the settings start from, wherever a replica happens to run."""
+
+Positive = Annotated[int, Meta(gt=0)]
+Seconds = Annotated[float, Meta(ge=0)]
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class BatchSettings(_Section, frozen=True):
+    """How concurrent work is merged by ``@serve.batch``, weighed in rows.
+
+    ``max_rows`` also is the size of the pieces that a larger request is cut into.
+    """
+
+    max_rows: Positive = 4096
+    wait_timeout_s: Seconds = 0.001
+    max_concurrent_batches: Positive = 8
+
+
+class Limits(_Section, frozen=True):
+    """What one request may ask for."""
+
+    max_body_bytes: Positive = 256 * 1024 * 1024
+    max_rows: Positive = 200_000
+    ready_timeout_s: Seconds = 5.0
+
+
+class Settings(_Section, frozen=True):
+    """All of ``args``."""
+
+    components: str = "model_components"
+    limits: Limits = Limits()
+    preprocessor_batches: BatchSettings = BatchSettings()
+    classifier_batches: BatchSettings = BatchSettings(max_rows=8192, wait_timeout_s=0.0)
+
+    def __post_init__(self) -> None:
+        if self.classifier_batches.max_rows < self.preprocessor_batches.max_rows:
+            raise ValueError("classifier_batches.max_rows is less than preprocessor_batches.max_rows")
+
+
+def load_settings(args: dict[str, Any]) -> Settings:
+    """``args`` as typed settings.
+
+    Raises:
+        SettingsError: an unknown key, a value of the wrong type or out of bounds; the sentence names it.
+    """
+    try:
+        return msgspec.convert(args, Settings)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"the application's args cannot be used: {error}") from error
+
+
+def resolve_path(path: str | Path) -> Path:
+    """``path`` itself when absolute, otherwise below the project's root."""
+    return PROJECT_ROOT / path

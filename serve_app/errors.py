@@ -1,0 +1,163 @@
+"""Every error that this package raises on purpose, as one tree.
+
+    ServeAppError
+    ├── SettingsError          the settings (config/serve_config.yaml, options) cannot be used
+    ├── ComponentsError        model components cannot be used; says which file and why
+    ├── TableError             a table cannot be trained on or read; names row and column
+    ├── PortInUseError         an address that the service needs is taken
+    ├── RequestError           a request is refused as a whole
+    │   ├── MalformedJSONError     the body is no JSON
+    │   ├── NotRowsError           the body is JSON, but neither a row object nor an array
+    │   ├── TooManyRowsError       more rows than the limit
+    │   ├── BodyTooLargeError      more bytes than the limit
+    │   └── InvalidRowsError       some rows cannot be scored; carries what is wrong with each
+    └── ScoringError           the service itself failed to score; nothing is wrong with the request
+
+Errors cross process boundaries by pickle, which rebuilds them from ``args``: each passes all its arguments on to
+``super().__init__`` and writes its sentence in ``__str__``. Which HTTP status an error becomes is api.py's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import msgspec
+
+
+class FieldProblem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is wrong (or worth a warning) with one field of one row of a request.
+
+    ``row`` counts from 0 within the request; ``field`` is None when the row itself is no object.
+    """
+
+    row: int
+    field: str | None
+    code: str
+    message: str
+
+
+class ServeAppError(Exception):
+    """Whatever this package raises on purpose."""
+
+
+class SettingsError(ServeAppError):
+    """The settings cannot be used."""
+
+
+class ComponentsError(ServeAppError):
+    """Model components cannot be used.
+
+    Args:
+        path: the file or folder.
+        reason: one line.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class TableError(ServeAppError):
+    """A table cannot be trained on or read."""
+
+
+class PortInUseError(ServeAppError):
+    """An address that the service needs is taken."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port)
+        self.host = host
+        self.port = port
+
+    def __str__(self) -> str:
+        return (
+            f"port {self.port} on {self.host} is already in use: stop what listens there, "
+            "or set another http_options.port in the config file"
+        )
+
+
+class RequestError(ServeAppError):
+    """A request is refused as a whole; ``code`` is what the client sees."""
+
+    code: ClassVar[str] = "bad_request"
+
+
+class MalformedJSONError(RequestError):
+    """The body is no JSON; ``offset`` is the first byte that does not fit."""
+
+    code = "malformed_json"
+
+    def __init__(self, reason: str, offset: int) -> None:
+        super().__init__(reason, offset)
+        self.reason = reason
+        self.offset = offset
+
+    def __str__(self) -> str:
+        return f"the body is no valid JSON: {self.reason} (byte {self.offset})"
+
+
+class NotRowsError(RequestError):
+    """The body is JSON, but neither a row object nor an array of them."""
+
+    code = "not_rows"
+
+    def __init__(self, found: str) -> None:
+        super().__init__(found)
+        self.found = found
+
+    def __str__(self) -> str:
+        return f"expected an array of row objects, or one row object; got {self.found}"
+
+
+class TooManyRowsError(RequestError):
+    """More rows than the limit."""
+
+    code = "too_many_rows"
+
+    def __init__(self, max_rows: int) -> None:
+        super().__init__(max_rows)
+        self.max_rows = max_rows
+
+    def __str__(self) -> str:
+        return f"more than {self.max_rows} rows in one request; split it"
+
+
+class BodyTooLargeError(RequestError):
+    """More bytes than the limit."""
+
+    code = "body_too_large"
+
+    def __init__(self, max_body_bytes: int) -> None:
+        super().__init__(max_body_bytes)
+        self.max_body_bytes = max_body_bytes
+
+    def __str__(self) -> str:
+        return f"the body is larger than {self.max_body_bytes} bytes; split the request"
+
+
+class InvalidRowsError(RequestError):
+    """Some rows cannot be scored.
+
+    Args:
+        problems: what is wrong, in the order of the rows.
+    """
+
+    code = "invalid_rows"
+
+    def __init__(self, problems: Sequence[FieldProblem]) -> None:
+        super().__init__(problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        count = len({problem.row for problem in self.problems})
+        first = self.problems[0]
+        return f"{count} row{'s' if count > 1 else ''} cannot be scored; the first is row {first.row}: {first.message}"
+
+
+class ScoringError(ServeAppError):
+    """The service itself failed to score; nothing is wrong with the request."""

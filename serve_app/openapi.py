@@ -1,0 +1,180 @@
+"""The OpenAPI document of the service, built from the manifest, so that it is true of the model that is served.
+
+Owns the description of the HTTP interface for people and tools; api.py owns the interface.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serve_app.components import Manifest
+from serve_app.config import Limits
+from serve_app.schema import Column
+
+__all__ = ["openapi_document"]
+
+
+def openapi_document(manifest: Manifest, limits: Limits) -> dict[str, Any]:
+    """An OpenAPI 3.0 document as plain data."""
+    row, answer = {"$ref": "#/components/schemas/Row"}, {"$ref": "#/components/schemas/Answer"}
+    example = [manifest.golden[0].row]
+    return {
+        "openapi": "3.0.3",
+        "info": {
+            "title": manifest.name,
+            "version": manifest.version,
+            "description": "Scores tabular rows with a fitted classifier. A row has one answer, whatever it travels with.",
+        },
+        "paths": {
+            "/predict": {
+                "post": {
+                    "summary": "Score one row or many",
+                    "description": f"At most {limits.max_rows} rows and {limits.max_body_bytes} bytes. The answers are in "
+                    "the order of the rows. A key that stands twice in a row counts with its last value; keys that the "
+                    "model does not use are ignored.",
+                    "operationId": "predict",
+                    "parameters": [
+                        {
+                            "name": "on_error",
+                            "in": "query",
+                            "description": "What a bad row does: refuse the request, or have an error object in its place.",
+                            "schema": {"type": "string", "enum": ["refuse", "report"], "default": "refuse"},
+                        }
+                    ],
+                    "requestBody": {
+                        "required": True,
+                        "content": {
+                            "application/json": {
+                                "schema": {"oneOf": [{"type": "array", "items": row}, row]},
+                                "example": example,
+                            }
+                        },
+                    },
+                    "responses": {
+                        "200": _json(
+                            "One answer per row",
+                            {"type": "array", "items": {"oneOf": [answer, {"$ref": "#/components/schemas/BadRow"}]}},
+                        ),
+                        "400": _error("The body is no JSON"),
+                        "413": _error("Too many bytes or rows"),
+                        "415": _error("The body is compressed"),
+                        "422": _error("The body holds no rows, or a row cannot be scored"),
+                        "500": _error("The service failed"),
+                        "503": _error("The rows could not be scored just now"),
+                    },
+                }
+            },
+            "/health": {"get": _get("Whether the process is live", {"200": _json("It is", {"type": "object"})})},
+            "/ready": {
+                "get": _get(
+                    "Whether golden rows get their recorded answers through both deployments",
+                    {"200": _json("They do", {"type": "object"}), "503": _json("Not yet", {"type": "object"})},
+                )
+            },
+            "/model": {"get": _get("The model that is served", {"200": _json("It", {"type": "object"})})},
+        },
+        "components": {
+            "schemas": {
+                "Row": _row(manifest),
+                "Answer": _answer(manifest),
+                "BadRow": {
+                    "type": "object",
+                    "required": ["error"],
+                    "properties": {
+                        "error": {
+                            "type": "object",
+                            "required": ["code", "message", "rows"],
+                            "properties": {
+                                "code": {"type": "string"},
+                                "message": {"type": "string"},
+                                "rows": {"type": "array", "items": {"$ref": "#/components/schemas/FieldProblem"}},
+                            },
+                        }
+                    },
+                },
+                "FieldProblem": {
+                    "type": "object",
+                    "required": ["row", "field", "code", "message"],
+                    "properties": {
+                        "row": {"type": "integer"},
+                        "field": {"type": "string", "nullable": True},
+                        "code": {"type": "string"},
+                        "message": {"type": "string"},
+                    },
+                },
+                "Error": {
+                    "type": "object",
+                    "required": ["error"],
+                    "properties": {
+                        "error": {
+                            "type": "object",
+                            "required": ["code", "message", "request_id", "rows", "bad_rows"],
+                            "properties": {
+                                "code": {"type": "string"},
+                                "message": {"type": "string"},
+                                "request_id": {"type": "string"},
+                                "rows": {
+                                    "type": "array",
+                                    "maxItems": 100,
+                                    "items": {"$ref": "#/components/schemas/FieldProblem"},
+                                },
+                                "bad_rows": {"type": "integer"},
+                            },
+                        }
+                    },
+                },
+            }
+        },
+    }
+
+
+def _get(summary: str, responses: dict[str, Any]) -> dict[str, Any]:
+    return {"summary": summary, "responses": responses}
+
+
+def _json(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _error(description: str) -> dict[str, Any]:
+    return _json(description, {"$ref": "#/components/schemas/Error"})
+
+
+def _row(manifest: Manifest) -> dict[str, Any]:
+    columns = [manifest.schema.column(name) for name in manifest.selected_features]
+    return {
+        "type": "object",
+        "required": list(manifest.selected_features),
+        "properties": {column.name: _cell(column) for column in columns},
+        "additionalProperties": True,
+    }
+
+
+def _cell(column: Column) -> dict[str, Any]:
+    missing = "null is imputed as in training" if column.null == "impute" else "null is refused"
+    if column.is_categorical:
+        unknown = "another is scored as if null" if column.unknown == "as_null" else "another is refused"
+        levels = ", ".join(column.levels[:20])
+        return {"type": "string", "nullable": True, "description": f"One of {levels}; {unknown}; {missing}"}
+    return {
+        "oneOf": [{"type": "number"}, {"type": "string"}],
+        "nullable": True,
+        "description": f"A number, or text that is one ({column.kind}); {missing}",
+    }
+
+
+def _answer(manifest: Manifest) -> dict[str, Any]:
+    probability = {"type": "number", "minimum": 0, "maximum": 1}
+    own: dict[str, Any] = (
+        {"probability_positiveclass": probability}
+        if len(manifest.classes) == 2
+        else {"probabilities": {"type": "object", "additionalProperties": probability}}
+    )
+    properties = {
+        **own,
+        "probability_predictedclass": probability,
+        "selected_features": {"type": "array", "items": {"type": "string"}},
+        "predicted_class": {"enum": list(manifest.classes)},
+    }
+    warnings = {"type": "array", "items": {"type": "object"}, "description": "Only where there is something to say"}
+    return {"type": "object", "required": list(properties), "properties": {**properties, "warnings": warnings}}

@@ -1,0 +1,333 @@
+"""From the bytes of a request to checked rows: JSON in, a values array and the problems of each bad row out.
+
+Owns the JSON side of a table: which fields a row must have, what may stand in them, what is wrong with those that are not
+so. Nothing is inferred from the rows: columns, kinds and levels come from the schema, always. Knows no HTTP, no model.
+
+Three properties carry the design:
+
+- Only the columns that the model uses are decoded, into a msgspec type built from the schema; the rest is skipped over, but
+  must still be JSON.
+- A large array is decoded in pieces, so that whoever drives the iterator can let others work in between. A piece ends where
+  ``}, {`` is found. Such a place might lie inside a text or a nested value, but then the piece up to it is no complete
+  JSON: that each piece decodes *is* the proof that the cut was right, and where one does not, the rest is decoded whole.
+- The fast path takes rows that are all fine. Where a row is not, its piece is read again row by row and field by field, to
+  say all that is wrong with it.
+
+A key that stands twice in an object counts with its last value.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from serve_app.errors import FieldProblem, MalformedJSONError, NotRowsError, TooManyRowsError
+from serve_app.schema import READERS, Column
+from serve_app.values import NotANumberError, excerpt
+
+__all__ = ["RowChunk", "RowParser"]
+
+_ROW_BOUNDARY = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*(?=\{)")
+_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
+_OFFSET = re.compile(r"\(byte (\d+)\)")
+_PIECE_BYTES = 256 * 1024  # about a millisecond of decoding: as long as a neighbour's request may have to wait
+_THOROUGH_ROWS = 128  # the same of the row-by-row path
+_MAX_DEPTH = 200  # far more than a row has, far less than the decoder's own recursion limit
+_MISSING = math.nan
+
+_decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
+_decode_raw_rows = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_number = msgspec.json.Decoder(float | str | None).decode
+_decode_text = msgspec.json.Decoder(str | None).decode
+
+
+class RowChunk(NamedTuple):
+    """Some consecutive rows of a request.
+
+    ``values`` has shape (good rows, columns); ``rows`` counts all rows, good and bad. Problems belong to the bad rows and
+    warnings to good ones; both number rows within the request.
+    """
+
+    values: NDArray[np.float64]
+    rows: int
+    problems: Sequence[FieldProblem]
+    warnings: Sequence[FieldProblem]
+
+
+class RowParser:
+    """Reads rows of the given columns.
+
+    Args:
+        columns: the columns that a row must have; their order is that of the values array.
+        max_magnitude: a number beyond it counts as overflowing.
+        max_rows: the most rows of one request.
+    """
+
+    def __init__(self, columns: Sequence[Column], *, max_magnitude: float, max_rows: int) -> None:
+        self.columns = tuple(columns)
+        self._max_magnitude = max_magnitude
+        self._max_rows = max_rows
+        # Field names are made up, because a column may be called anything; the JSON names are the columns' own.
+        attributes = [f"c{index}" for index in range(len(self.columns))]
+        row_type = msgspec.defstruct(
+            "Row",
+            [
+                (attribute, str | None if column.is_categorical else float | str | None)
+                for attribute, column in zip(attributes, self.columns, strict=True)
+            ],
+            rename=dict(zip(attributes, (column.name for column in self.columns), strict=True)),
+            gc=False,
+        )
+        self._readers = [_column_reader(column) for column in self.columns]
+        self._getters = [attrgetter(attribute) for attribute in attributes]
+        self._request_decoder = msgspec.json.Decoder(list[row_type] | row_type)  # type: ignore[valid-type]
+        self._rows_decoder = msgspec.json.Decoder(list[row_type])  # type: ignore[valid-type]
+
+    def chunks(self, body: bytes | bytearray) -> Iterator[RowChunk]:
+        """The rows of a request's body, in order, in chunks of at most a millisecond or so of work.
+
+        Raises:
+            MalformedJSONError: the body is no JSON (RFC 8259: UTF-8, no NaN, no Infinity, nothing behind the value).
+            NotRowsError: it is JSON, but neither an array nor an object.
+            TooManyRowsError: more rows than ``max_rows``.
+        """
+        rows = 0
+        for chunk in self._chunks(body):
+            rows += chunk.rows
+            if rows > self._max_rows:
+                raise TooManyRowsError(self._max_rows)
+            yield chunk
+
+    def _chunks(self, body: bytes | bytearray) -> Iterator[RowChunk]:
+        if len(body) <= 2 * _PIECE_BYTES:
+            yield self._read(_text(body, 0, len(body)), self._request_decoder, 0)
+            return
+        row, start = 0, 0
+        while start < len(body):
+            boundary = _ROW_BOUNDARY.search(body, start + _PIECE_BYTES)
+            end, next_start = (boundary.start() + 1, boundary.end()) if boundary else (len(body), len(body))
+            try:
+                text = ("[" if start else "") + _text(body, start, end) + ("]" if boundary else "")
+                chunk = self._read(text, self._rows_decoder, row)
+            except (MalformedJSONError, NotRowsError):
+                yield from self._read_rest(body, start, row)
+                return
+            yield chunk
+            row += chunk.rows
+            start = next_start
+
+    def _read(self, text: str, decoder: msgspec.json.Decoder[Any], first_row: int) -> RowChunk:
+        """Rows that fit into one chunk, the fast way where all are fine, else the thorough way."""
+        try:
+            decoded = decoder.decode(text)
+            return self._columnar(decoded if type(decoded) is list else [decoded], first_row)
+        except (msgspec.ValidationError, _RowProblem):
+            return self._row_by_row(_raw_rows(text), first_row)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise _malformed(error, text) from error
+
+    def _read_rest(self, body: bytes | bytearray, start: int, first_row: int) -> Iterator[RowChunk]:
+        """What comes from ``start`` on is malformed, or was cut in the wrong place: decoded whole, it tells which."""
+        prefix = "[" if start else ""
+        try:
+            raws = _raw_rows(prefix + _text(body, start, len(body)))
+        except MalformedJSONError as error:
+            raise MalformedJSONError(error.reason, error.offset + start - len(prefix)) from None
+        for index in range(0, len(raws), _THOROUGH_ROWS):
+            yield self._row_by_row(raws[index : index + _THOROUGH_ROWS], first_row + index)
+
+    def _columnar(self, decoded: list[Any], first_row: int) -> RowChunk:
+        """The fast path: column by column.
+
+        Raises:
+            _RowProblem: some row is not fine.
+        """
+        values = np.empty((len(decoded), len(self.columns)))
+        warnings: list[FieldProblem] = []
+        for index, (getter, reader) in enumerate(zip(self._getters, self._readers, strict=True)):
+            values[:, index] = reader.read_all(list(map(getter, decoded)), first_row, warnings)
+        if (np.abs(values) > self._max_magnitude).any():
+            raise _RowProblem("not_a_number", "too large")
+        return RowChunk(values, len(decoded), (), warnings)
+
+    def _row_by_row(self, raws: Sequence[msgspec.Raw], first_row: int) -> RowChunk:
+        """The thorough path: each row by itself, with all that is wrong with it."""
+        good: list[list[float]] = []
+        problems: list[FieldProblem] = []
+        warnings: list[FieldProblem] = []
+        for row, raw in enumerate(raws, first_row):
+            found: list[FieldProblem] = []
+            noted: list[FieldProblem] = []
+            values = self._read_row(raw, row, found, noted)
+            if found:
+                problems += found
+            else:
+                good.append(values)
+                warnings += noted
+        array = np.array(good, dtype=np.float64).reshape(len(good), len(self.columns))
+        return RowChunk(array, len(raws), problems, warnings)
+
+    def _read_row(
+        self, raw: msgspec.Raw, row: int, problems: list[FieldProblem], warnings: list[FieldProblem]
+    ) -> list[float]:
+        try:
+            fields = _decode_fields(raw)
+        except msgspec.ValidationError:
+            message = f"row {row} is {_json_kind(raw)}, not an object"
+            problems.append(FieldProblem(row, None, "not_an_object", message))
+            return []
+        values = []
+        for column, reader in zip(self.columns, self._readers, strict=True):
+            try:
+                if column.name not in fields:
+                    raise _RowProblem("missing_field", "the field is missing")  # noqa: TRY301
+                value = reader.read_one(fields[column.name], row, warnings)
+                if abs(value) > self._max_magnitude:
+                    raise _RowProblem("not_a_number", "the number is too large")  # noqa: TRY301
+                values.append(value)
+            except _RowProblem as problem:
+                message = f"row {row}, field {excerpt(column.name)}: {problem.message}"
+                problems.append(FieldProblem(row, column.name, problem.code, message))
+        return values
+
+
+class _RowProblem(Exception):  # noqa: N818 - a signal within this module, never seen outside
+    """A cell that cannot be scored."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+
+class _NumberReader:
+    """Cells of a numeric, money or percent column."""
+
+    def __init__(self, column: Column) -> None:
+        self._null_is_refused = column.null == "reject"
+        self._read_text = READERS[column.kind]
+
+    def read_all(self, cells: list[Any], first_row: int, warnings: list[FieldProblem]) -> Sequence[float]:
+        del first_row, warnings
+        read = self._read
+        return [cell if type(cell) is float else read(cell) for cell in cells]
+
+    def read_one(self, raw: msgspec.Raw, row: int, warnings: list[FieldProblem]) -> float:
+        del row, warnings
+        try:
+            return self._read(_decode_number(raw))
+        except msgspec.ValidationError:
+            found = _json_kind(raw)
+            reason = "the number is too large" if found == "a number" else f"expected a number, got {found}"
+            raise _RowProblem("not_a_number", reason) from None
+
+    def _read(self, cell: float | str | None) -> float:
+        if isinstance(cell, float):
+            return cell
+        if cell is None or not cell.strip():
+            if self._null_is_refused:
+                raise _RowProblem("null_not_allowed", "the field is null")
+            return _MISSING
+        try:
+            return self._read_text(cell)
+        except NotANumberError as error:
+            raise _RowProblem("not_a_number", str(error)) from None
+
+
+class _CategoryReader:
+    """Cells of a categorical column, as the position of their level."""
+
+    def __init__(self, column: Column) -> None:
+        self._column = column
+        self._codes: dict[str | None, float] = {level: float(code) for code, level in enumerate(column.levels)}
+        if column.null == "impute":
+            self._codes |= {None: _MISSING, "": _MISSING}
+
+    def read_all(self, cells: list[Any], first_row: int, warnings: list[FieldProblem]) -> Sequence[float]:
+        codes = list(map(self._codes.get, cells, repeat(None)))
+        if None not in codes:
+            return codes  # type: ignore[return-value]
+        return [
+            self._unusual(cells[index], first_row + index, warnings) if code is None else code
+            for index, code in enumerate(codes)
+        ]
+
+    def read_one(self, raw: msgspec.Raw, row: int, warnings: list[FieldProblem]) -> float:
+        kind = _json_kind(raw)
+        if kind in {"an object", "an array"}:
+            raise _RowProblem("not_a_category", f"expected text, got {kind}")
+        # A level may look like a number or a boolean: its JSON text is its name.
+        value = _decode_text(raw) if kind in {"text", "null"} else bytes(raw).decode()
+        code = self._codes.get(value)
+        return self._unusual(value, row, warnings) if code is None else code
+
+    def _unusual(self, cell: str | None, row: int, warnings: list[FieldProblem]) -> float:
+        if cell is None or not cell.strip():
+            if self._column.null == "reject":
+                raise _RowProblem("null_not_allowed", "the field is null")
+            return _MISSING
+        reason = f"{excerpt(cell)} is not one of its {len(self._column.levels)} known categories"
+        if self._column.unknown == "reject":
+            raise _RowProblem("unknown_category", reason)
+        message = f"row {row}, field {excerpt(self._column.name)}: {reason}; scored as if it were null"
+        warnings.append(FieldProblem(row, self._column.name, "unknown_category", message))
+        return _MISSING
+
+
+def _column_reader(column: Column) -> _NumberReader | _CategoryReader:
+    return _CategoryReader(column) if column.is_categorical else _NumberReader(column)
+
+
+def _text(body: bytes | bytearray, start: int, end: int) -> str:
+    try:
+        return str(memoryview(body)[start:end], "utf-8")
+    except UnicodeDecodeError as error:
+        raise MalformedJSONError("invalid UTF-8", start + error.start) from None
+
+
+def _raw_rows(text: str) -> list[msgspec.Raw]:
+    """The rows of a JSON text, undecoded but known to be JSON."""
+    try:
+        raw = _decode_raw(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _malformed(error, text) from error
+    kind = _json_kind(raw)
+    if kind == "an array":
+        return _decode_raw_rows(raw)
+    if kind == "an object":
+        return [raw]
+    raise NotRowsError(kind)
+
+
+def _json_kind(raw: msgspec.Raw) -> str:
+    kinds = {b"{": "an object", b"[": "an array", b'"': "text", b"t": "a boolean", b"f": "a boolean", b"n": "null"}
+    return kinds.get(bytes(raw).lstrip()[:1], "a number")
+
+
+def _malformed(error: Exception, text: str) -> MalformedJSONError:
+    if isinstance(error, RecursionError):
+        return MalformedJSONError("nested too deeply", _too_deep_at(text.encode()))
+    reason = str(error).removeprefix("JSON is malformed: ")
+    found = _OFFSET.search(reason)
+    if found is None:
+        return MalformedJSONError("it ends too early", len(text.encode()))
+    return MalformedJSONError(reason[: found.start()].strip(), int(found[1]))
+
+
+def _too_deep_at(text: bytes) -> int:
+    """The byte at which nesting passes what any row needs."""
+    depth = 0
+    for token in _STRUCTURE.finditer(text):
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(token[0], 0)
+        if depth > _MAX_DEPTH:
+            return token.start()
+    return len(text)
