@@ -162,7 +162,7 @@ def _rest(service: Service) -> ASGIApp:
         response.raw_headers.extend(header for header in headers if header != _JSON)
         return response
 
-    return Starlette(
+    routes = Starlette(
         routes=[
             Route("/predict", never_reached, methods=["POST"]),  # so that other methods get 405 with Allow
             Route("/health", health),
@@ -174,6 +174,8 @@ def _rest(service: Service) -> ASGIApp:
         ],
         exception_handlers={HTTPException: on_error, Exception: on_error},
     )
+    routes.router.redirect_slashes = False  # a wrong path is a wrong path
+    return routes
 
 
 async def _read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes | bytearray:

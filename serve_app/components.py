@@ -22,6 +22,7 @@ import platform
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -275,7 +276,7 @@ def _check_golden_rows(folder: Path, components: Components, model: Any) -> None
     matrix = components.encoder.encode(values)
     for scored_by, found in (
         ("the compiled scorer", components.scorer.score(matrix)),
-        ("scikit-learn", _predict_proba(model, components.manifest.features, matrix)),
+        ("scikit-learn", _predict_proba(model, matrix)),
     ):
         if found.shape != expected.shape:
             raise ComponentsError(str(folder), f"{scored_by} gives {found.shape[1]} probabilities a row")
@@ -312,11 +313,11 @@ def _score_golden_rows(manifest: Manifest, draft: Draft) -> tuple[GoldenRow, ...
     return tuple(GoldenRow(row, tuple(map(float, scored))) for row, scored in zip(rows, probabilities, strict=True))
 
 
-def _predict_proba(model: Any, features: Sequence[Feature], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    import pandas as pd
-
-    table = pd.DataFrame(matrix, columns=[feature.name for feature in features])
-    return np.asarray(model.predict_proba(table))
+def _predict_proba(model: Any, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    with warnings.catch_warnings():
+        # scikit-learn misses the column names; their order was compared above, and pandas takes a second to import.
+        warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
+        return np.asarray(model.predict_proba(matrix))
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -138,8 +138,9 @@ class RowParser:
     def _read_rest(self, body: bytes | bytearray, start: int, first_row: int) -> Iterator[RowChunk]:
         """What comes from ``start`` on is malformed, or was cut in the wrong place: decoded whole, it tells which."""
         prefix = "[" if start else ""
+        text = prefix + _text(body, start, len(body))
         try:
-            raws = _raw_rows(prefix + _text(body, start, len(body)))
+            raws = _raw_rows(text)
         except MalformedJSONError as error:
             raise MalformedJSONError(error.reason, error.offset + start - len(prefix)) from None
         for index in range(0, len(raws), _THOROUGH_ROWS):

@@ -1,0 +1,54 @@
+# make run serves; make test tests; each sets up what it needs in .venv, once.
+SHELL := /bin/sh
+PYTHON ?= python3.11
+BIN := .venv/bin
+ROOT := $(CURDIR)
+
+.PHONY: install run test check bench charts data pins clean
+
+install: .venv/.installed
+run: .venv/.installed
+	@exec $(BIN)/python -m serve_app run
+
+test: .venv/.installed-dev data
+	$(BIN)/python -m pytest
+
+check: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m serve_app check model_components
+
+data: data/test.json
+data/test.json: .venv/.installed
+	$(BIN)/python -m serve_app generate
+
+charts: .venv/.installed-dev data
+	$(BIN)/python docs/make_charts.py
+
+# The exact versions of everything installed; run it after a change of the dependencies in pyproject.toml.
+pins: .venv/.installed-dev
+	$(BIN)/python -m pip install --quiet pip-tools
+	CUSTOM_COMPILE_COMMAND="make pins" $(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url \
+	  --no-emit-find-links --no-emit-trusted-host --no-emit-options -o requirements.txt pyproject.toml
+	CUSTOM_COMPILE_COMMAND="make pins" $(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url \
+	  --no-emit-find-links --no-emit-trusted-host --no-emit-options --extra dev -c requirements.txt \
+	  -o requirements-dev.txt pyproject.toml
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache data/train.csv data/test.json
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# The project itself is put on the environment's path by one line in a .pth file: nothing to build, nothing to go stale.
+.venv/.installed: requirements.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not on the path: install Python 3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
+	  echo "$(PYTHON) cannot make environments: install its venv module (Debian: apt install python3-venv)" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@echo "$(ROOT)" > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/class-prediction.pth
+	@touch $@
+
+.venv/.installed-dev: requirements-dev.txt .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,187 @@
+"""The command line: ``python -m serve_app <command>``.
+
+Owns options, tables, progress bars and exit codes; each command calls one function of a module below. An error that this
+package raises on purpose becomes one line on standard error and exit code 1.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from serve_app.config import PROJECT_ROOT
+from serve_app.errors import ServeAppError
+
+__all__ = ["main"]
+
+_console = Console(highlight=False, soft_wrap=True)
+_PATH = click.Path(path_type=Path)
+
+_components_option = click.option(
+    "--components",
+    type=_PATH,
+    default=Path("model_components"),
+    show_default=True,
+    help="Folder of model components.",
+)
+_out_option = click.option(
+    "--out", type=_PATH, default=Path("model_components"), show_default=True, help="Folder to write components to."
+)
+_unknown_option = click.option(
+    "--unknown-category",
+    type=click.Choice(["as_null", "reject"]),
+    default="as_null",
+    show_default=True,
+    help="What a category does that the training table does not have: count as missing, or refuse the row.",
+)
+_seed_option = click.option("--seed", type=int, default=26, show_default=True, help="Of everything random.")
+
+
+class _Commands(click.Group):
+    """Says what a ServeAppError says, without a stack trace."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ServeAppError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Scores tabular rows with a fitted classifier, on Ray Serve."""
+
+
+@main.command()
+@click.option(
+    "--config",
+    type=_PATH,
+    default=PROJECT_ROOT / "config" / "serve_config.yaml",
+    show_default="config/serve_config.yaml",
+    help="Ray Serve config file.",
+)
+@click.option(
+    "--env-file",
+    type=_PATH,
+    default=PROJECT_ROOT / "config" / "serve.env",
+    show_default="config/serve.env",
+    help="Environment of Ray, as KEY=VALUE lines; a variable that is set already keeps its value.",
+)
+def run(config: Path, env_file: Path) -> None:
+    """Serve in the foreground until Ctrl-C."""
+    from serve_app.server import Service, run_service
+
+    def announce(service: Service) -> None:
+        for note in service.notes:
+            _console.print(note)
+        _console.print(f"Serving on {service.url} (documentation: {service.url}/docs)")
+        _console.print(f"Try:        curl -s {service.url}/predict -d @data/reference/example.json")
+        _console.print(f"Dashboard:  {service.dashboard_url}/#/serve")
+        _console.print("Ctrl-C stops all of it.")
+
+    _console.print("Starting Ray and Ray Serve ...")
+    run_service(config, env_file, announce)
+    _console.print("Stopped.")
+
+
+@main.command()
+@click.option("--out", type=_PATH, default=Path("data"), show_default=True, help="Folder to write to.")
+@click.option("--train-rows", type=click.IntRange(min=1), default=40_000, show_default=True)
+@click.option("--test-rows", type=click.IntRange(min=1), default=10_000, show_default=True)
+@_seed_option
+def generate(out: Path, train_rows: int, test_rows: int, seed: int) -> None:
+    """Write a stand-in for the exercise's data: train.csv and test.json."""
+    from serve_app.generation import generate as write_stand_in
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=_console) as progress:
+        task = progress.add_task("rows", total=train_rows + test_rows)
+        stand_in = write_stand_in(
+            out,
+            seed=seed,
+            train_rows=train_rows,
+            test_rows=test_rows,
+            advance=lambda rows: progress.advance(task, rows),
+        )
+    _console.print(f"{out / 'train.csv'} and {out / 'test.json'}: {stand_in.positive_share:.2%} positive")
+
+
+@main.command()
+@click.argument("table", type=_PATH)
+@click.option("--target", required=True, help="The column to predict.")
+@click.option("--name", help="Of the model; the table's file name when left out.")
+@click.option("--model-version", default="1.0.0", show_default=True)
+@click.option("--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True)
+@_unknown_option
+@_seed_option
+@_out_option
+def train(
+    table: Path,
+    target: str,
+    name: str | None,
+    model_version: str,
+    threshold: float,
+    unknown_category: Any,
+    seed: int,
+    out: Path,
+) -> None:
+    """Fit the exercise's two-stage logit on a CSV table and write its components."""
+    from serve_app.components import save_components
+    from serve_app.training import train as fit
+
+    with _console.status("Training ..."):
+        draft, report = fit(
+            table,
+            target=target,
+            name=name,
+            version=model_version,
+            threshold=threshold,
+            unknown=unknown_category,
+            seed=seed,
+        )
+        components = save_components(out, draft)
+    figures = Table("rows", "count", "AUC", "log loss")
+    figures.add_row("training", f"{report.train_rows:,}", f"{report.train_auc:.4f}", f"{report.train_log_loss:.4f}")
+    figures.add_row(
+        "validation", f"{report.validation_rows:,}", f"{report.validation_auc:.4f}", f"{report.validation_log_loss:.4f}"
+    )
+    coefficients = Table("feature", "coefficient", "standard error")
+    for feature, coefficient in report.coefficients.items():
+        coefficients.add_row(feature, f"{coefficient:+.4f}", f"{report.standard_errors[feature]:.4f}")
+    _console.print(figures, coefficients)
+    _announce_components(out, components)
+
+
+@main.command("publish-reference")
+@_unknown_option
+@_out_option
+def publish_reference(unknown_category: Any, out: Path) -> None:
+    """Write the exercise's published model as components, without training."""
+    from serve_app.components import save_components
+    from serve_app.reference import draft_reference, load_published_model
+
+    components = save_components(out, draft_reference(load_published_model(), unknown_category))
+    _announce_components(out, components)
+
+
+@main.command()
+@click.argument("folder", type=_PATH, required=False)
+@_components_option
+def check(folder: Path | None, components: Path) -> None:
+    """Verify model components: digests, library versions, golden rows."""
+    from serve_app.components import load_components
+
+    _announce_components(folder or components, load_components(folder or components))
+
+
+def _announce_components(folder: Path, components: Any) -> None:
+    manifest = components.manifest
+    _console.print(
+        f"{folder}: {manifest.name} {manifest.version} is sound: {len(manifest.files)} files match their digests, "
+        f"{len(manifest.golden)} golden rows their probabilities (manifest {components.digest[:12]})"
+    )

@@ -1,0 +1,66 @@
+"""What several tests need: the published model, its example row, rows of the same shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serve_app.components import Components, load_components
+from serve_app.config import PROJECT_ROOT
+from serve_app.reference import PublishedModel, load_published_model
+
+RowMaker = Callable[[int, int], list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="session")
+def published() -> PublishedModel:
+    return load_published_model()
+
+
+@pytest.fixture(scope="session")
+def example(published: PublishedModel) -> dict[str, Any]:
+    return published.example.request[0]
+
+
+@pytest.fixture(scope="session")
+def components_folder() -> Path:
+    return PROJECT_ROOT / "model_components"
+
+
+@pytest.fixture(scope="session")
+def components(components_folder: Path) -> Components:
+    return load_components(components_folder)
+
+
+@pytest.fixture(scope="session")
+def make_rows(published: PublishedModel) -> RowMaker:
+    """Rows as clients send them: (count, seed) -> rows with nulls, texts, money, percent and unknown categories."""
+
+    def make(count: int, seed: int) -> list[dict[str, Any]]:
+        random = np.random.default_rng(seed)
+        rows = []
+        for _ in range(count):
+            row: dict[str, Any] = {}
+            for name in published.columns:
+                kind = random.random()
+                if kind < 0.05:
+                    row[name] = None
+                elif name in published.categorical:
+                    levels = [*published.categorical[name], "somewhere"]
+                    row[name] = str(random.choice(levels))
+                else:
+                    moments = published.numeric[name]
+                    value = round(float(random.normal(moments.mean, moments.std)), 8)
+                    row[name] = f"{value}" if kind < 0.1 else value
+                    if name in published.money_columns:
+                        row[name] = f"${value:,.2f}" if value >= 0 else f"(${-value:,.2f})"
+                    elif name in published.percent_columns:
+                        row[name] = f"{value:.2f}%"
+            rows.append(row)
+        return rows
+
+    return make

@@ -1,0 +1,82 @@
+"""The command line as users type it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from serve_app.components import load_components
+from serve_app.config import PROJECT_ROOT
+
+pytestmark = pytest.mark.e2e
+
+
+def serve_app(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "serve_app", *map(str, arguments)]
+    return subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_generate_train_and_check_lead_to_sound_components(tmp_path: Path) -> None:
+    generated = serve_app("generate", "--out", tmp_path, "--train-rows", "3000", "--test-rows", "50")
+    assert generated.returncode == 0, generated.stderr
+    assert "% positive" in generated.stdout
+    trained = serve_app("train", tmp_path / "train.csv", "--target", "y", "--out", tmp_path / "model", "--name", "mine")
+    assert trained.returncode == 0, trained.stderr
+    assert "AUC" in trained.stdout
+    assert "mine 1.0.0 is sound" in trained.stdout
+    checked = serve_app("check", tmp_path / "model")
+    assert checked.returncode == 0
+    assert "golden rows" in checked.stdout
+    assert len(load_components(tmp_path / "model").manifest.features) == 25
+
+
+def test_publish_reference_makes_the_committed_components(tmp_path: Path) -> None:
+    assert serve_app("publish-reference", "--out", tmp_path / "model").returncode == 0
+    made = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    committed = {path.name: path.read_bytes() for path in (PROJECT_ROOT / "model_components").iterdir()}
+    assert made == committed
+
+
+def test_unsound_components_are_one_line_and_exit_1(tmp_path: Path) -> None:
+    assert serve_app("publish-reference", "--out", tmp_path / "model").returncode == 0
+    (tmp_path / "model" / "model.pkl").write_bytes(b"other")
+    for arguments in (["check", tmp_path / "model"], ["check", "--components", tmp_path / "model"]):
+        done = serve_app(*arguments)
+        assert done.returncode == 1
+        assert done.stderr.startswith("Error: ")
+        assert "model.pkl: its SHA-256 is" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_run_refuses_settings_and_components_that_cannot_be_used(tmp_path: Path) -> None:
+    config = PROJECT_ROOT / "config" / "serve_config.yaml"
+    for old, new, said in (
+        ("max_rows: 200000", "max_raws: 1", "max_raws"),
+        ("components: model_components", f"components: {tmp_path}", "manifest.json"),
+        ("port: 1313", "prot: 1313", "port"),
+    ):
+        text = config.read_text()
+        assert old in text
+        (tmp_path / "config.yaml").write_text(text.replace(old, new))
+        done = serve_app("run", "--config", tmp_path / "config.yaml")
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_the_unknown_category_policy_is_a_choice_of_the_makers(tmp_path: Path) -> None:
+    assert serve_app("publish-reference", "--unknown-category", "reject", "--out", tmp_path / "model").returncode == 0
+    manifest = json.loads((tmp_path / "model" / "manifest.json").read_text())
+    assert {column.get("unknown") for column in manifest["schema"]["columns"] if column["kind"] == "categorical"} == {"reject"}
+
+
+@pytest.mark.parametrize("arguments", [["train", "nowhere.csv", "--target", "y"], ["check", "nowhere"]])
+def test_a_missing_file_is_one_line_and_exit_1(arguments: list[str], tmp_path: Path) -> None:
+    done = serve_app(*arguments, *(["--out", tmp_path / "out"] if arguments[0] == "train" else []))
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "nowhere" in done.stderr

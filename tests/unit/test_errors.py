@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from serve_app import errors
+from serve_app.errors import FieldProblem
+
+PROBLEM = FieldProblem(3, "x53", "not_a_number", "row 3, field 'x53': 'abc' is not a number")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.SettingsError("wrong"),
+        errors.ComponentsError("model.pkl", "is missing"),
+        errors.TableError("row 1"),
+        errors.PortInUseError("127.0.0.1", 1313),
+        errors.MalformedJSONError("invalid character", 7),
+        errors.NotRowsError("null"),
+        errors.TooManyRowsError(5),
+        errors.BodyTooLargeError(10),
+        errors.InvalidRowsError([PROBLEM]),
+        errors.ScoringError("lost"),
+    ],
+)
+def test_an_error_crosses_a_process_boundary_unchanged(error: errors.ServeAppError) -> None:
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert vars(copy) == vars(error)
+
+
+def test_invalid_rows_count_rows_and_not_fields() -> None:
+    twice = FieldProblem(3, "x44", "missing_field", "row 3")
+    assert str(errors.InvalidRowsError([PROBLEM, twice])).startswith("1 row cannot be scored")

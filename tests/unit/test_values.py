@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app.values import NotANumberError, excerpt, read_money, read_number, read_percent
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("14.757", 14.757), ("-1e3", -1000.0), (" 7 ", 7.0), ("+.5", 0.5), ("5.", 5.0), ("0", 0.0), ("1E-2", 0.01)],
+)
+def test_a_number_is_read(text: str, value: float) -> None:
+    assert read_number(text) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "nan", "inf", "-Infinity", "1_000", "1,000", "0x10", "1e", "--1", "1 2", "٣", "1e999", "9" * 400, "."]
+)
+def test_what_is_no_finite_number_is_refused(text: str) -> None:
+    for read in (read_number, read_percent):
+        with pytest.raises(NotANumberError):
+            read(text)
+
+
+@pytest.mark.parametrize("text", ["($5,032.58)", "$-5,032.58", "-$5,032.58", "-5032.58", "(5,032.58)", "-5,032.58"])
+def test_negative_money_has_several_spellings_and_one_value(text: str) -> None:
+    assert read_money(text) == -5032.58
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("$5,547.78", 5547.78), ("$0.5", 0.5), ("$.5", 0.5), ("+$7", 7.0), ("1e3", 1000.0), ("$1,234,567", 1234567.0)]
+)
+def test_positive_money_is_read(text: str, value: float) -> None:
+    assert read_money(text) == value
+
+
+@pytest.mark.parametrize("text", ["$", "($-5)", "-($5)", "$5,03", "$50,32,1", "5$", "€5", "(5", "$$5", "$1e3,000", "$" + "9" * 400])
+def test_what_is_no_money_is_refused(text: str) -> None:
+    with pytest.raises(NotANumberError):
+        read_money(text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("36.29%", 36.29), ("-3 %", -3.0), ("36.29", 36.29)])
+def test_percent_counts_in_percent(text: str, value: float) -> None:
+    assert read_percent(text) == value
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_the_shortest_text_of_a_number_reads_as_that_number(value: float) -> None:
+    assert read_number(repr(value)) == value
+
+
+@given(st.decimals(min_value=-(10**12), max_value=10**12, places=2))
+def test_money_text_reads_as_the_same_amount_in_each_spelling(amount: object) -> None:
+    value = float(str(amount))
+    written = f"{abs(value):,.2f}"
+    if value < 0:
+        assert read_money(f"(${written})") == read_money(f"$-{written}") == read_money(f"-${written}") == float(f"{value:.2f}")
+    else:
+        assert read_money(f"${written}") == float(f"{value:.2f}")
+
+
+@given(st.text())
+def test_any_text_is_a_finite_number_or_refused(text: str) -> None:
+    for read in (read_number, read_money, read_percent):
+        try:
+            value = read(text)
+        except NotANumberError as error:
+            assert len(str(error)) < 500
+        else:
+            assert math.isfinite(value)
+
+
+@given(st.text())
+def test_an_excerpt_is_short_printable_ascii(text: str) -> None:
+    assert re.fullmatch(r"['\"][ -~]{0,330}['\"](\.\.\.)?", excerpt(text))
+    assert len(excerpt("x" * 10_000)) < 50
