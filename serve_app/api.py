@@ -85,7 +85,7 @@ def build_http_app(service: Service) -> ASGIApp:
             pieces = await service.predict(await _read_body(scope, receive, max_body_bytes), report_bad_rows=report)
         except _ClientGoneError:
             return
-        except Exception as error:  # the boundary: whatever happened, the client gets an answer
+        except Exception as error:  # noqa: BLE001 - the boundary: whatever happened, the client gets an answer
             status, headers, pieces = _error_response(scope, error)
             await _respond(send, status, [*headers, version], pieces)
             return
@@ -209,7 +209,7 @@ async def _read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes | 
 
 
 def _reports_bad_rows(scope: Scope) -> bool:
-    query = scope.get("query_string", b"")
+    query: bytes = scope.get("query_string", b"")
     if not query:
         return False
     chosen = parse_qs(query.decode("latin-1")).get("on_error", ["refuse"])[-1]

@@ -120,7 +120,7 @@ def generate(out: Path, train_rows: int, test_rows: int, seed: int) -> None:
 @_unknown_option
 @_seed_option
 @_out_option
-def train(
+def train(  # noqa: PLR0913, PLR0917 - click passes options as arguments
     table: Path,
     target: str,
     name: str | None,

@@ -242,7 +242,11 @@ def _unpickle(path: Path, content: bytes) -> Any:
 def _compile(manifest: Manifest, digest: str, imputer: Any, scaler: Any, model: Any) -> Components:
     numeric = [column.name for column in manifest.schema.numeric]
     names = [feature.name for feature in manifest.features]
-    for part, estimator, expected in (("imputer", imputer, numeric), ("scaler", scaler, numeric), ("model", model, names)):
+    for part, estimator, expected in (
+        ("imputer", imputer, numeric),
+        ("scaler", scaler, numeric),
+        ("model", model, names),
+    ):
         if list(estimator.feature_names_in_) != expected:
             raise ComponentsError(f"{part}.pkl", "was fitted on other columns than the manifest says")
     if [str(label) for label in model.classes_] != [str(label) for label in manifest.classes]:
@@ -260,9 +264,7 @@ def _in_selected_order(manifest: Manifest) -> tuple[Column, ...]:
     return tuple(manifest.schema.column(name) for name in manifest.selected_features)
 
 
-def _golden_arrays(
-    parser: RowParser, golden: Sequence[GoldenRow]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _golden_arrays(parser: RowParser, golden: Sequence[GoldenRow]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     chunks = list(parser.chunks(msgspec.json.encode([row.row for row in golden])))
     problems = [problem for chunk in chunks for problem in chunk.problems]
     if problems:

@@ -67,7 +67,8 @@ class Classifier:
         if digest != self._components.digest:
             raise ScoringError("the classifier and the preprocessor hold different model components")
         features = len(self._components.manifest.features)
-        return (await self._score_merged(np.frombuffer(matrix).reshape(-1, features))).tobytes()
+        probabilities: Array = await self._score_merged(np.frombuffer(matrix).reshape(-1, features))
+        return probabilities.tobytes()
 
     async def score_matrix(self, matrix: Array) -> Array:
         """The same without a hop, for a preprocessor that holds the classifier itself."""
@@ -211,7 +212,7 @@ class Preprocessor:
 def _merge_by_rows(score_batch: Callable[[list[Array]], Awaitable[Any]], batches: BatchSettings, max_rows: int) -> Any:
     """``score_batch`` as a function of one array, which Ray Serve merges with those of concurrent calls."""
 
-    @serve.batch(
+    @serve.batch(  # type: ignore[untyped-decorator]
         max_batch_size=max_rows,
         batch_wait_timeout_s=batches.wait_timeout_s,
         max_concurrent_batches=batches.max_concurrent_batches,

@@ -50,9 +50,7 @@ class FeatureEncoder:
         self._scales = np.array([fits[feature.column].scale for _, feature in numbers])
         self._level_targets = np.array([index for index, _ in levels], dtype=np.intp)
         self._level_sources = np.array([position[feature.column] for _, feature in levels], dtype=np.intp)
-        self._level_codes = np.array(
-            [float(by_name[feature.column].levels.index(str(feature.level))) for _, feature in levels]
-        )
+        self._level_codes = np.array([float(by_name[feature.column].levels.index(str(feature.level))) for _, feature in levels])
 
     @property
     def max_magnitude(self) -> float:

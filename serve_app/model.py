@@ -68,4 +68,4 @@ def predicted_class_indices(probabilities: NDArray[np.float64], threshold: float
     """
     if probabilities.shape[1] == 2:
         return (probabilities[:, 1] >= threshold).astype(np.intp)
-    return probabilities.argmax(axis=1)
+    return np.asarray(probabilities.argmax(axis=1))

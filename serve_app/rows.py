@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import repeat
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -177,9 +177,7 @@ class RowParser:
         array = np.array(good, dtype=np.float64).reshape(len(good), len(self.columns))
         return RowChunk(array, len(raws), problems, warnings)
 
-    def _read_row(
-        self, raw: msgspec.Raw, row: int, problems: list[FieldProblem], warnings: list[FieldProblem]
-    ) -> list[float]:
+    def _read_row(self, raw: msgspec.Raw, row: int, problems: list[FieldProblem], warnings: list[FieldProblem]) -> list[float]:
         try:
             fields = _decode_fields(raw)
         except msgspec.ValidationError:

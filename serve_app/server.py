@@ -78,7 +78,7 @@ class _StopSignal(BaseException):
     """SIGINT or SIGTERM arrived; no Exception, so that nobody on the way takes it for an error."""
 
 
-def _raise_stop_signal(number: int, frame: FrameType | None) -> None:
+def _raise_stop_signal(_number: int, _frame: FrameType | None) -> None:
     raise _StopSignal
 
 

@@ -114,6 +114,6 @@ def run_command(config: Path) -> list[str]:
 
 def _is_ready(url: str) -> bool:
     try:
-        return requests.get(f"{url}/ready", timeout=10).status_code == requests.codes.ok
+        return bool(requests.get(f"{url}/ready", timeout=10).status_code == 200)
     except requests.RequestException:
         return False

@@ -44,7 +44,8 @@ def test_publish_reference_makes_the_committed_components(tmp_path: Path) -> Non
 def test_unsound_components_are_one_line_and_exit_1(tmp_path: Path) -> None:
     assert serve_app("publish-reference", "--out", tmp_path / "model").returncode == 0
     (tmp_path / "model" / "model.pkl").write_bytes(b"other")
-    for arguments in (["check", tmp_path / "model"], ["check", "--components", tmp_path / "model"]):
+    invocations: list[list[str | Path]] = [["check", tmp_path / "model"], ["check", "--components", tmp_path / "model"]]
+    for arguments in invocations:
         done = serve_app(*arguments)
         assert done.returncode == 1
         assert done.stderr.startswith("Error: ")
@@ -76,7 +77,8 @@ def test_the_unknown_category_policy_is_a_choice_of_the_makers(tmp_path: Path) -
 
 @pytest.mark.parametrize("arguments", [["train", "nowhere.csv", "--target", "y"], ["check", "nowhere"]])
 def test_a_missing_file_is_one_line_and_exit_1(arguments: list[str], tmp_path: Path) -> None:
-    done = serve_app(*arguments, *(["--out", tmp_path / "out"] if arguments[0] == "train" else []))
+    out = ["--out", str(tmp_path / "out")] if arguments[0] == "train" else []
+    done = serve_app(*arguments, *out)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "nowhere" in done.stderr

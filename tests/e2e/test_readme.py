@@ -27,13 +27,21 @@ def blocks(language: str) -> list[str]:
 
 def console_examples() -> list[tuple[str, str]]:
     """Command and printed output of each ``$`` line."""
-    return [example for block in blocks("console") for example in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)]
+    return [
+        example for block in blocks("console") for example in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
+    ]
 
 
-def shell(command: str, **options: object) -> subprocess.CompletedProcess[str]:
+def shell(command: str) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": f"{PROJECT_ROOT}/.venv/bin:/usr/local/bin:/usr/bin:/bin", "HOME": str(Path.home())}
     return subprocess.run(
-        ["bash", "-c", command], cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
+        ["bash", "-c", command],
+        cwd=PROJECT_ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
@@ -89,7 +97,11 @@ def test_serve_run_answers_the_same_with_and_without_the_settings_file(made_run:
         config, url = write_config(tmp_path)
         lines = [line for line in commands.splitlines() if sourced or "serve.env" not in line]
         script = "\n".join(lines).replace("config/serve_config.yaml", str(config)).replace("serve run", "exec serve run")
-        with serve(["bash", "-c", script], url, {"RAY_SERVE_HAPROXY_STATS_PORT": free(), "RAY_SERVE_HAPROXY_METRICS_PORT": free()}) as server:
+        with serve(
+            ["bash", "-c", script],
+            url,
+            {"RAY_SERVE_HAPROXY_STATS_PORT": free(), "RAY_SERVE_HAPROXY_METRICS_PORT": free()},
+        ) as server:
             assert server.predict(body).json() == expected
 
 

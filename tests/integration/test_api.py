@@ -70,7 +70,17 @@ def test_the_content_type_may_be_missing(server: Server, example: dict[str, Any]
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"nope", b'[{"x53": NaN}]', b'[{"x0": Infinity}]', b'[{"x0": "\xff"}]', b"[] x", b"[" * 100_000, b'[{"x53": 1}']
+    "body",
+    [
+        b"",
+        b"nope",
+        b'[{"x53": NaN}]',
+        b'[{"x0": Infinity}]',
+        b'[{"x0": "\xff"}]',
+        b"[] x",
+        b"[" * 100_000,
+        b'[{"x53": 1}',
+    ],
 )
 def test_what_is_no_json_is_malformed(server: Server, body: bytes) -> None:
     error = error_of(server.predict(body), 400, "malformed_json")
@@ -110,9 +120,7 @@ def test_null_and_empty_text_are_imputed_alike(server: Server, example: dict[str
 
 @pytest.mark.parametrize("raw", ['"abc"', "true", "false", "1e999", '"1e999"', '"NaN"', "[]", "{}"])
 @pytest.mark.parametrize("column", ["x53", "x12"])
-def test_what_is_no_number_is_refused_by_row_and_field(
-    server: Server, example: dict[str, Any], column: str, raw: str
-) -> None:
+def test_what_is_no_number_is_refused_by_row_and_field(server: Server, example: dict[str, Any], column: str, raw: str) -> None:
     error = error_of(server.predict(cell(example, column, raw)), 422, "not_a_number")
     assert [(entry["row"], entry["field"]) for entry in error["rows"]] == [(0, column)]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import shutil
@@ -78,14 +79,12 @@ def test_a_row_has_one_answer_whatever_it_travels_with(
 ) -> None:
     together = score(components, many_rows)
     edges = [0, *sorted(cuts), len(many_rows)]
-    pieces = [score(components, many_rows[a:b]) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    pieces = [score(components, many_rows[a:b]) for a, b in itertools.pairwise(edges) if b > a]
     assert np.array_equal(np.concatenate(pieces), together)
 
 
 @pytest.mark.parametrize("name", ["imputer.pkl", "scaler.pkl", "model.pkl"])
-def test_a_changed_byte_is_found_before_anything_is_unpickled(
-    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_changed_byte_is_found_before_anything_is_unpickled(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)

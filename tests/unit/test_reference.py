@@ -13,8 +13,9 @@ from serve_app.components import Components, Draft, compile_draft
 from serve_app.reference import PublishedModel, draft_reference
 
 if TYPE_CHECKING:
-    from serve_app.errors import FieldProblem
     from collections.abc import Sequence
+
+    from serve_app.errors import FieldProblem
 
 PROBABILITY = 0.36208864382410294
 PROBABILITY_WITHOUT_CATEGORIES = 0.34968814557106
@@ -102,9 +103,7 @@ def test_each_estimator_is_a_whole_scikit_learn_object(draft: Draft, part: str) 
     assert repr(restored) == repr(estimator)
 
 
-def test_the_imputer_and_the_scaler_transform_tables_by_the_published_moments(
-    draft: Draft, published: PublishedModel
-) -> None:
+def test_the_imputer_and_the_scaler_transform_tables_by_the_published_moments(draft: Draft, published: PublishedModel) -> None:
     moments = published.numeric
     means = {name: moments[name].mean for name in draft.imputer.feature_names_in_}
     table = pd.DataFrame(

@@ -88,14 +88,19 @@ def test_a_category_may_be_a_json_number_or_boolean() -> None:
 
 
 def test_policies_refuse_what_they_are_told_to() -> None:
-    strict = (Column("a b", "numeric", null="reject"), Column("class", "categorical", levels=("x",), null="reject", unknown="reject"))
+    strict = (
+        Column("a b", "numeric", null="reject"),
+        Column("class", "categorical", levels=("x",), null="reject", unknown="reject"),
+    )
     assert problem_of('[{"a b": null, "class": "x"}]', columns=strict) == ("null_not_allowed", "a b")
     assert problem_of('[{"a b": 1, "class": ""}]', columns=strict) == ("null_not_allowed", "class")
     assert problem_of('[{"a b": 1, "class": null}]', columns=strict) == ("null_not_allowed", "class")
     assert problem_of('[{"a b": 1, "class": "y"}]', columns=strict) == ("unknown_category", "class")
 
 
-@pytest.mark.parametrize("cell", ['"abc"', "true", "false", "[1]", "{}", "1e999", "-1e999", '"nan"', '"1e999"', "1e301", "9" * 400])
+@pytest.mark.parametrize(
+    "cell", ['"abc"', "true", "false", "[1]", "{}", "1e999", "-1e999", '"nan"', '"1e999"', "1e301", "9" * 400]
+)
 def test_what_is_no_finite_number_is_not_a_number(cell: str) -> None:
     assert problem_of(f'[{{"a b": {cell}, "class": "x", "m": 1}}]') == ("not_a_number", "a b")
 
@@ -167,7 +172,9 @@ def test_what_is_no_json_is_malformed_at_its_byte(body: bytes, offset: int) -> N
     assert f"byte {caught.value.offset}" in str(caught.value)
 
 
-@pytest.mark.parametrize("bomb", [b"[" * 100_000, b'[{"a":' * 50_000, b"[" * 100_000 + b"]" * 100_000, b'[{"zzz": ' + b"[" * 10_000])
+@pytest.mark.parametrize(
+    "bomb", [b"[" * 100_000, b'[{"a":' * 50_000, b"[" * 100_000 + b"]" * 100_000, b'[{"zzz": ' + b"[" * 10_000]
+)
 def test_nesting_bombs_are_malformed(bomb: bytes) -> None:
     with pytest.raises(MalformedJSONError, match="nested too deeply"):
         parse(bomb)

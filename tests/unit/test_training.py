@@ -113,9 +113,7 @@ def test_at_least_22_of_25_coefficients_are_within_three_published_standard_erro
 def test_the_standard_errors_are_about_the_published_ones(trained: Trained, published: PublishedModel) -> None:
     _, report = trained
     for name in report.standard_errors.keys() & published.coefficient_standard_errors.keys():
-        assert report.standard_errors[name] == pytest.approx(published.coefficient_standard_errors[name], rel=0.15), (
-            name
-        )
+        assert report.standard_errors[name] == pytest.approx(published.coefficient_standard_errors[name], rel=0.15), name
 
 
 def test_the_columns_are_recognised_for_what_they_are(trained: Trained, published: PublishedModel) -> None:
@@ -131,9 +129,7 @@ def test_four_rows_in_five_are_fitted_on(trained: Trained) -> None:
     assert report.validation_positive_share == pytest.approx(report.train_positive_share, abs=1e-4)
 
 
-def test_the_scaler_learns_the_published_moments_of_imputed_numbers(
-    trained: Trained, published: PublishedModel
-) -> None:
+def test_the_scaler_learns_the_published_moments_of_imputed_numbers(trained: Trained, published: PublishedModel) -> None:
     draft, _ = trained
     for name, mean, scale in zip(draft.scaler.feature_names_in_, draft.scaler.mean_, draft.scaler.scale_, strict=True):
         moments = published.numeric[name]
@@ -141,9 +137,7 @@ def test_the_scaler_learns_the_published_moments_of_imputed_numbers(
         assert scale == pytest.approx(moments.std * np.sqrt(0.97), rel=0.02), name
 
 
-def test_saved_components_of_the_stand_in_load_with_nulls_among_their_golden_rows(
-    trained: Trained, tmp_path: Path
-) -> None:
+def test_saved_components_of_the_stand_in_load_with_nulls_among_their_golden_rows(trained: Trained, tmp_path: Path) -> None:
     draft, report = trained
     save_components(tmp_path / "components", draft)
     manifest = load_components(tmp_path / "components").manifest
@@ -372,9 +366,7 @@ def test_so_is_one_among_the_rows_held_back(tmp_path: Path) -> None:
         (lambda table: with_cell(table, 0, "hint", "1e150"), "row 2, column 'hint': '1e150' is too large"),
     ],
 )
-def test_a_table_that_cannot_be_trained_on_is_refused(
-    tmp_path: Path, change: Callable[[Table], Table], message: str
-) -> None:
+def test_a_table_that_cannot_be_trained_on_is_refused(tmp_path: Path, change: Callable[[Table], Table], message: str) -> None:
     with pytest.raises(TableError, match=message):
         train(write(tmp_path / "table.csv", change(simple_table())), target="y")
 

@@ -19,7 +19,8 @@ def test_a_number_is_read(text: str, value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "nan", "inf", "-Infinity", "1_000", "1,000", "0x10", "1e", "--1", "1 2", "٣", "1e999", "9" * 400, "."]
+    "text",
+    ["", "x", "nan", "inf", "-Infinity", "1_000", "1,000", "0x10", "1e", "--1", "1 2", "٣", "1e999", "9" * 400, "."],
 )
 def test_what_is_no_finite_number_is_refused(text: str) -> None:
     for read in (read_number, read_percent):
@@ -33,13 +34,16 @@ def test_negative_money_has_several_spellings_and_one_value(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("$5,547.78", 5547.78), ("$0.5", 0.5), ("$.5", 0.5), ("+$7", 7.0), ("1e3", 1000.0), ("$1,234,567", 1234567.0)]
+    ("text", "value"),
+    [("$5,547.78", 5547.78), ("$0.5", 0.5), ("$.5", 0.5), ("+$7", 7.0), ("1e3", 1000.0), ("$1,234,567", 1234567.0)],
 )
 def test_positive_money_is_read(text: str, value: float) -> None:
     assert read_money(text) == value
 
 
-@pytest.mark.parametrize("text", ["$", "($-5)", "-($5)", "$5,03", "$50,32,1", "5$", "€5", "(5", "$$5", "$1e3,000", "$" + "9" * 400])
+@pytest.mark.parametrize(
+    "text", ["$", "($-5)", "-($5)", "$5,03", "$50,32,1", "5$", "€5", "(5", "$$5", "$1e3,000", "$" + "9" * 400]
+)
 def test_what_is_no_money_is_refused(text: str) -> None:
     with pytest.raises(NotANumberError):
         read_money(text)
