@@ -39,17 +39,21 @@ _unknown_option = click.option(
     show_default=True,
     help="What a category does that the training table does not have: count as missing, or refuse the row.",
 )
-_seed_option = click.option("--seed", type=int, default=26, show_default=True, help="Of everything random.")
+_seed_option = click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=26, show_default=True, help="Of everything random."
+)
 
 
 class _Commands(click.Group):
-    """Says what a ServeAppError says, without a stack trace."""
+    """Says what a ServeAppError says, or which file cannot be read or written, without a stack trace."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except ServeAppError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            raise click.ClickException(f"{error.filename}: {error.strerror}") from error
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -145,15 +149,24 @@ def train(  # noqa: PLR0913, PLR0917 - click passes options as arguments
             seed=seed,
         )
         components = save_components(out, draft)
-    figures = Table("rows", "count", "AUC", "log loss")
-    figures.add_row("training", f"{report.train_rows:,}", f"{report.train_auc:.4f}", f"{report.train_log_loss:.4f}")
-    figures.add_row(
-        "validation", f"{report.validation_rows:,}", f"{report.validation_auc:.4f}", f"{report.validation_log_loss:.4f}"
-    )
+    figures = Table("rows", "count", "positive", "AUC", "log loss")
+    for part, rows, positive, auc, log_loss in (
+        ("training", report.train_rows, report.train_positive_share, report.train_auc, report.train_log_loss),
+        (
+            "validation",
+            report.validation_rows,
+            report.validation_positive_share,
+            report.validation_auc,
+            report.validation_log_loss,
+        ),
+    ):
+        figures.add_row(part, f"{rows:,}", f"{positive:.2%}", f"{auc:.4f}", f"{log_loss:.4f}")
     coefficients = Table("feature", "coefficient", "standard error")
     for feature, coefficient in report.coefficients.items():
         coefficients.add_row(feature, f"{coefficient:+.4f}", f"{report.standard_errors[feature]:.4f}")
     _console.print(figures, coefficients)
+    if report.left_out:
+        _console.print(f"Left out, for they say nothing or are texts of too many values: {', '.join(report.left_out)}")
     _announce_components(out, components)
 
 

@@ -303,14 +303,13 @@ def _score_golden_rows(manifest: Manifest, draft: Draft) -> tuple[GoldenRow, ...
         draft.scaler.transform(pd.DataFrame(draft.imputer.transform(numbers), columns=numbers.columns)),
         columns=numbers.columns,
     )
-    matrix = pd.DataFrame(
-        {
-            feature.name: standardised[feature.column]
-            if feature.level is None
-            else (raw[feature.column] == manifest.schema.column(feature.column).levels.index(feature.level)) * 1.0
-            for feature in manifest.features
-        }
-    )
+    columns_of_matrix = [
+        standardised[feature.column]
+        if feature.level is None
+        else raw[feature.column] == manifest.schema.column(feature.column).levels.index(feature.level)
+        for feature in manifest.features
+    ]
+    matrix = pd.DataFrame(np.column_stack(columns_of_matrix).astype(float), columns=[f.name for f in manifest.features])
     probabilities = draft.model.predict_proba(matrix)
     return tuple(GoldenRow(row, tuple(map(float, scored))) for row, scored in zip(rows, probabilities, strict=True))
 

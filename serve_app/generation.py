@@ -100,9 +100,7 @@ def _draw_sample(random: np.random.Generator, published: PublishedModel, model: 
     return _Sample(values, random.random(rows) < probabilities[:, 1])
 
 
-def _draw_column(
-    random: np.random.Generator, published: PublishedModel, column: Column, rows: int
-) -> NDArray[np.float64]:
+def _draw_column(random: np.random.Generator, published: PublishedModel, column: Column, rows: int) -> NDArray[np.float64]:
     values = np.full(rows, np.nan)
     is_given = random.random(rows) >= _NULL_SHARE
     count = int(is_given.sum())
@@ -121,9 +119,7 @@ def _level_shares(column: Column) -> list[float]:
     return [rest if share is None else share for share in rare]
 
 
-def _draw_numbers(
-    random: np.random.Generator, count: int, mean: float, std: float, decimals: int
-) -> NDArray[np.float64]:
+def _draw_numbers(random: np.random.Generator, count: int, mean: float, std: float, decimals: int) -> NDArray[np.float64]:
     """Numbers that have ``mean`` and ``std`` exactly, but for rounding: a sample that is standardised and moved there.
 
     Most of the published standard deviations are those of a uniform distribution over a round width (0.2887 is 1 / √12,

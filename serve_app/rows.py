@@ -40,6 +40,7 @@ _STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
 _OFFSET = re.compile(r"\(byte (\d+)\)")
 _PIECE_BYTES = 256 * 1024  # about a millisecond of decoding: as long as a neighbour's request may have to wait
 _THOROUGH_ROWS = 128  # the same of the row-by-row path
+_DETAILED_ROWS = 100  # of the bad rows of a chunk so many have all their problems named, the others their first
 _MAX_DEPTH = 200  # far more than a row has, far less than the decoder's own recursion limit
 _MISSING = math.nan
 
@@ -161,7 +162,8 @@ class RowParser:
         return RowChunk(values, len(decoded), (), warnings)
 
     def _row_by_row(self, raws: Sequence[msgspec.Raw], first_row: int) -> RowChunk:
-        """The thorough path: each row by itself, with all that is wrong with it."""
+        """The thorough path: each row by itself, with what is wrong with it."""
+        bad_rows = 0
         good: list[list[float]] = []
         problems: list[FieldProblem] = []
         warnings: list[FieldProblem] = []
@@ -170,7 +172,9 @@ class RowParser:
             noted: list[FieldProblem] = []
             values = self._read_row(raw, row, found, noted)
             if found:
-                problems += found
+                # A body of a few bytes per row must not become ten messages per row.
+                problems += found if bad_rows < _DETAILED_ROWS else found[:1]
+                bad_rows += 1
             else:
                 good.append(values)
                 warnings += noted

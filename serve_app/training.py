@@ -375,9 +375,7 @@ def _by_name(features: Sequence[Feature], figures: NDArray[np.float64]) -> dict[
     return {feature.name: float(figure) for feature, figure in zip(features, figures, strict=True)}
 
 
-def _golden_rows(
-    table: _Table, schema: Schema, used: Sequence[str], fitted: NDArray[np.intp]
-) -> list[dict[str, str | None]]:
+def _golden_rows(table: _Table, schema: Schema, used: Sequence[str], fitted: NDArray[np.intp]) -> list[dict[str, str | None]]:
     """Rows as clients would send them; in half of them, if there are as many, something is null that the model uses."""
     rows = fitted.tolist()
     with_null = [row for row in rows if any(_is_null(table.columns[name][row]) for name in used)]

@@ -317,3 +317,10 @@ def test_values_are_a_c_ordered_float64_array() -> None:
     chunk = next(parser.chunks(json.dumps([GOOD, GOOD]).encode()))
     assert chunk.values.dtype == np.float64
     assert chunk.values.flags.c_contiguous
+
+
+def test_many_bad_rows_have_at_least_one_problem_each_and_no_flood_of_them() -> None:
+    _, problems, _, count = parse("[" + ",".join(["{}"] * 5000) + "]")
+    assert count == 5000
+    assert {problem.row for problem in problems} == set(range(5000))
+    assert len(problems) < 5000 + 300
