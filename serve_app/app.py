@@ -27,12 +27,13 @@ class PreprocessorIngress(Preprocessor):
 
 
 def build_app(args: dict[str, Any]) -> Application:
-    """HTTP → Preprocessor → Classifier, as Ray Serve's application graph.
+    """HTTP → Preprocessor → Classifier, as Ray Serve's application graph; without a Classifier in the fused topology.
 
     Raises:
         SettingsError: ``args`` cannot be used.
     """
     settings = load_settings(args)
-    classifier = serve.deployment(Classifier, name="Classifier").bind(settings)
+    is_fused = settings.topology == "fused"
+    classifier = None if is_fused else serve.deployment(Classifier, name="Classifier").bind(settings)
     ingress = serve.ingress()(PreprocessorIngress)
     return serve.deployment(ingress, name="Preprocessor").bind(settings, classifier)

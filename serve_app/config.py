@@ -7,7 +7,7 @@ queues) stands in the same file, outside ``args``, and is Ray's to check.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +20,7 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 """The folder that relative paths in the settings start from, wherever a replica happens to run."""
 
 Positive = Annotated[int, Meta(gt=0)]
+Topology = Literal["split", "fused"]
 Seconds = Annotated[float, Meta(ge=0)]
 
 
@@ -34,8 +35,8 @@ class BatchSettings(_Section, frozen=True):
     """
 
     max_rows: Positive = 4096
-    wait_timeout_s: Seconds = 0.001
-    max_concurrent_batches: Positive = 8
+    wait_timeout_s: Seconds = 0.0
+    max_concurrent_batches: Positive = 2
 
 
 class Limits(_Section, frozen=True):
@@ -47,12 +48,17 @@ class Limits(_Section, frozen=True):
 
 
 class Settings(_Section, frozen=True):
-    """All of ``args``."""
+    """All of ``args``.
+
+    ``topology``: in ``split``, preprocessors call classifiers, which scale by themselves; in ``fused``, each preprocessor
+    holds the model, which saves the hop.
+    """
 
     components: str = "model_components"
+    topology: Topology = "split"
     limits: Limits = Limits()
     preprocessor_batches: BatchSettings = BatchSettings()
-    classifier_batches: BatchSettings = BatchSettings(max_rows=8192, wait_timeout_s=0.0)
+    classifier_batches: BatchSettings = BatchSettings(max_rows=8192)
 
     def __post_init__(self) -> None:
         if self.classifier_batches.max_rows < self.preprocessor_batches.max_rows:

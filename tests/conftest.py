@@ -8,10 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from serve_app.components import Components, load_components
 from serve_app.config import PROJECT_ROOT
 from serve_app.reference import PublishedModel, load_published_model
+
+# Speed is no property of what is tested, and the machine may be busy.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 RowMaker = Callable[[int, int], list[dict[str, Any]]]
 

@@ -52,8 +52,12 @@ def score(components: Components, rows: list[dict[str, Any]]) -> np.ndarray:
 def test_the_committed_components_are_those_of_the_published_figures(
     components_folder: Path, tmp_path: Path, published: PublishedModel
 ) -> None:
-    made = save_components(tmp_path / "made", draft_reference(published))
-    assert made.digest == load_components(components_folder).digest
+    save_components(tmp_path / "made", draft_reference(published))
+    made, committed = (json.loads((folder / "manifest.json").read_text()) for folder in (tmp_path / "made", components_folder))
+    for ours, theirs in zip(made.pop("golden"), committed.pop("golden"), strict=True):
+        assert ours["row"] == theirs["row"]
+        assert ours["probabilities"] == pytest.approx(theirs["probabilities"], abs=1e-14)  # BLAS rounds by processor
+    assert made == committed
 
 
 def test_the_example_row_gets_the_published_probability(components: Components, example: dict[str, Any]) -> None:
@@ -73,7 +77,7 @@ def many_rows(make_rows: Any) -> list[dict[str, Any]]:
 
 
 @given(cuts=st.lists(st.integers(0, 300), max_size=6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_row_has_one_answer_whatever_it_travels_with(
     components: Components, many_rows: list[dict[str, Any]], cuts: list[int]
 ) -> None:

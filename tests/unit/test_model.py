@@ -18,7 +18,7 @@ def matrix_of(rows: int, features: int, seed: int) -> np.ndarray:
 
 
 @given(st.integers(1, 400), st.integers(1, 60), st.integers(0, 2**32 - 1), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_rows_probability_is_the_same_to_the_last_bit_whatever_it_is_scored_with(
     rows: int, features: int, seed: int, data: st.DataObject
 ) -> None:
