@@ -6,6 +6,7 @@ than scoring a row does; everything else goes through Starlette.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from pathlib import Path
@@ -23,9 +24,10 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from serve_app.components import Components
-from serve_app.config import Settings
+from serve_app.config import Limits, Settings
 from serve_app.errors import (
     BodyTooLargeError,
+    BodyTooSlowError,
     FieldProblem,
     InvalidRowsError,
     MalformedJSONError,
@@ -48,6 +50,7 @@ MAX_LISTED_PROBLEMS = 100
 _logger = logging.getLogger("ray.serve")  # the logger whose records Ray Serve keeps with the replica's
 _STATUS: dict[type[RequestError], int] = {
     MalformedJSONError: 400,
+    BodyTooSlowError: 408,
     BodyTooLargeError: 413,
     TooManyRowsError: 413,
 }  # every other RequestError: 422
@@ -76,13 +79,15 @@ class _ClientGoneError(Exception):
 
 def build_http_app(service: Service) -> ASGIApp:
     """The ASGI application of a service."""
-    max_body_bytes = service.settings.limits.max_body_bytes
+    limits = service.settings.limits
     version = (b"x-model-version", service.components.manifest.version.encode())
 
     async def predict(scope: Scope, receive: Receive, send: Send) -> None:
         try:
             report = _reports_bad_rows(scope)
-            pieces = await service.predict(await _read_body(scope, receive, max_body_bytes), report_bad_rows=report)
+            body = await _read_body(scope, receive, limits)
+            async with asyncio.timeout(limits.score_timeout_s):
+                pieces = await service.predict(body, report_bad_rows=report)
         except _ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001 - the boundary: whatever happened, the client gets an answer
@@ -178,33 +183,37 @@ def _rest(service: Service) -> ASGIApp:
     return routes
 
 
-async def _read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes | bytearray:
-    """The body, as long as it is not too large; what is beyond the limit is never held.
+async def _read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes | bytearray:
+    """The body, as long as it is neither too large nor too slow; what is beyond the limit is never held.
 
     Raises:
         BodyTooLargeError: it is, or says that it will be.
+        BodyTooSlowError: it is.
         _ClientGoneError: the client disconnected.
     """
     for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > max_bytes:
-            raise BodyTooLargeError(max_bytes)
+        if name == b"content-length" and value.isdigit() and int(value) > limits.max_body_bytes:
+            raise BodyTooLargeError(limits.max_body_bytes)
         if name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
             raise HTTPException(415, "compressed bodies are not accepted")
-    message = await receive()
-    body: bytes | bytearray = message.get("body", b"")
-    if message.get("more_body"):
-        body = bytearray(body)
-        while message.get("more_body"):
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise _ClientGoneError
-            body += message.get("body", b"")
-            if len(body) > max_bytes:
-                raise BodyTooLargeError(max_bytes)
-    if message["type"] == "http.disconnect":
-        raise _ClientGoneError
-    if len(body) > max_bytes:
-        raise BodyTooLargeError(max_bytes)
+    body: bytes | bytearray = b""
+    more_body = True
+    try:
+        async with asyncio.timeout(limits.read_timeout_s):
+            while more_body:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _ClientGoneError
+                more_body = message.get("more_body", False)
+                part = message.get("body", b"")
+                if body:
+                    body += part
+                else:
+                    body = bytearray(part) if more_body else part
+                if len(body) > limits.max_body_bytes:
+                    raise BodyTooLargeError(limits.max_body_bytes)
+    except TimeoutError:
+        raise BodyTooSlowError(limits.read_timeout_s) from None
     return body
 
 
@@ -240,9 +249,9 @@ def _error_response(scope: Scope, error: Exception) -> tuple[int, list[tuple[byt
         if isinstance(error, InvalidRowsError):
             problems = list(error.problems)
             code = problems[0].code
-        if status == 413:
+        if status in {408, 413}:
             headers.append((b"connection", b"close"))  # the rest of the body will not be read
-    elif isinstance(error, ScoringError):
+    elif isinstance(error, (ScoringError, TimeoutError)):
         status, code, message = 503, "unavailable", "the rows could not be scored just now; try again"
         headers.append((b"retry-after", b"1"))
     elif isinstance(error, HTTPException):

@@ -6,6 +6,7 @@ Owns how many rows and batches go together and when. Knows no model and no reque
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
@@ -43,7 +44,7 @@ class RowBatcher:
             batch_wait_timeout_s=settings.wait_timeout_s,
             max_concurrent_batches=settings.max_concurrent_batches,
             batch_size_fn=_count_rows,
-        )(self._run)
+        )(_with_signature(self._run))
 
     async def score(self, array: Array) -> Array:
         """The result of one array, whatever it was merged with.
@@ -71,6 +72,16 @@ class RowBatcher:
         finally:
             self._running -= 1
             self._finished.set()
+
+
+def _with_signature(run: BatchFunction) -> BatchFunction:
+    """``run`` as a function that carries its signature: Ray asks for it on every call, which is slow for a method."""
+
+    async def function(batch: list[Array]) -> Sequence[Array | Exception]:
+        return await run(batch)
+
+    function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    return function
 
 
 def concatenate(arrays: Sequence[Array]) -> Array:

@@ -44,6 +44,8 @@ class Limits(_Section, frozen=True):
 
     max_body_bytes: Positive = 256 * 1024 * 1024
     max_rows: Positive = 200_000
+    read_timeout_s: Seconds = 60.0
+    score_timeout_s: Seconds = 60.0
     ready_timeout_s: Seconds = 5.0
 
 

@@ -10,6 +10,7 @@
     │   ├── NotRowsError           the body is JSON, but neither a row object nor an array
     │   ├── TooManyRowsError       more rows than the limit
     │   ├── BodyTooLargeError      more bytes than the limit
+    │   ├── BodyTooSlowError       the body did not arrive in time
     │   └── InvalidRowsError       some rows cannot be scored; carries what is wrong with each
     └── ScoringError           the service itself failed to score; nothing is wrong with the request
 
@@ -138,6 +139,19 @@ class BodyTooLargeError(RequestError):
 
     def __str__(self) -> str:
         return f"the body is larger than {self.max_body_bytes} bytes; split the request"
+
+
+class BodyTooSlowError(RequestError):
+    """The body did not arrive in time."""
+
+    code = "request_timeout"
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(timeout_s)
+        self.timeout_s = timeout_s
+
+    def __str__(self) -> str:
+        return f"the body did not arrive within {self.timeout_s:g} s"
 
 
 class InvalidRowsError(RequestError):

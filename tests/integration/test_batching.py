@@ -1,0 +1,163 @@
+"""How work is merged, counted instead of timed: both deployments in one process, without a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from ray import serve
+
+from serve_app.components import Components
+from serve_app.config import Settings
+from serve_app.deployments import Classifier, Preprocessor
+from serve_app.errors import ScoringError
+
+Array = NDArray[np.float64]
+
+
+class InProcessHandle:
+    """Calls a Classifier as Ray Serve's handle does, and counts: rows of each call, rows of each scored batch."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.hops: list[int] = []
+        self.scored: list[int] = []
+        self.failure: Exception | None = None
+        self._classifier = Classifier(settings)
+        self._score_batch = self._classifier._score_batch
+        self._classifier._batcher._score_batch = self._count_batch
+        self.score = SimpleNamespace(remote=self._remote)
+
+    def options(self, **_: Any) -> InProcessHandle:
+        return self
+
+    async def _remote(self, digest: str, matrix: bytes) -> bytes:
+        await asyncio.sleep(0.002)  # a hop takes its time: that is what requests wait for together
+        if self.failure is not None:
+            raise self.failure
+        self.hops.append(len(matrix) // (8 * 25))
+        return await self._classifier.score(digest, matrix)
+
+    async def _count_batch(self, batch: list[Array]) -> list[Array]:
+        self.scored.append(sum(map(len, batch)))
+        return await self._score_batch(batch)
+
+
+class Graph:
+    """The split graph, with what went through the hop and what was scored at once."""
+
+    def __init__(self) -> None:
+        self.settings = Settings()
+        self.handle = InProcessHandle(self.settings)
+        self.preprocessor = Preprocessor(self.settings, self.handle)
+
+    @property
+    def hops(self) -> list[int]:
+        return self.handle.hops
+
+    def predict(self, bodies: list[bytes]) -> list[Any]:
+        """The answers to concurrent requests."""
+
+        async def predict_all() -> list[Any]:
+            pieces = await asyncio.gather(*map(self.preprocessor.predict, bodies))
+            return [json.loads(b"".join(answer)) for answer in pieces]
+
+        return asyncio.run(predict_all())
+
+
+_kept: list[Graph] = []  # Ray's batch queue opens an event loop when it is deleted outside of one, and never closes it
+
+
+@pytest.fixture
+def graph(monkeypatch: pytest.MonkeyPatch) -> Graph:
+    context = SimpleNamespace(_deployment_config=SimpleNamespace(max_ongoing_requests=100_000))
+    monkeypatch.setattr(serve, "get_replica_context", lambda: context)  # @serve.batch looks at it for a warning
+    _kept.append(Graph())
+    return _kept[-1]
+
+
+def test_concurrent_requests_share_hops(graph: Graph, example: dict[str, Any]) -> None:
+    answers = graph.predict([json.dumps([example]).encode()] * 64)
+    assert all(answer == answers[0] for answer in answers)
+    assert sum(graph.hops) == 64
+    assert len(graph.hops) <= 16
+
+
+def test_a_lone_request_waits_for_nobody(graph: Graph, example: dict[str, Any]) -> None:
+    graph.predict([json.dumps([example]).encode()])
+    assert graph.hops == graph.handle.scored == [1]
+
+
+def test_a_large_request_crosses_in_pieces_that_fit(graph: Graph, example: dict[str, Any]) -> None:
+    (answers,) = graph.predict([json.dumps([example] * 10_000).encode()])
+    assert len(answers) == 10_000
+    assert sorted(graph.hops) == [10_000 - 2 * 4096, 4096, 4096]
+
+
+def test_each_request_gets_its_own_rows_back(graph: Graph, make_rows: Any, components: Components) -> None:
+    rows = make_rows(400, 3)
+    cuts = [0, 1, 2, 5, 5, 80, 81, 200, 399, 400]
+    bodies = [json.dumps(rows[a:b]).encode() for a, b in itertools.pairwise(cuts)]
+    found = [answer["probability_positiveclass"] for part in graph.predict(bodies) for answer in part]
+    (chunk,) = components.parser(max_rows=400).chunks(json.dumps(rows).encode())
+    assert found == components.scorer.score(components.encoder.encode(chunk.values))[:, 1].tolist()
+
+
+def test_a_failing_classifier_fails_the_requests_and_not_the_preprocessor(
+    graph: Graph, example: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    body = json.dumps([example]).encode()
+
+    async def fail_then_recover() -> list[Any]:
+        graph.handle.failure = ConnectionError("lost")
+        failed = await asyncio.gather(*map(graph.preprocessor.predict, [body] * 3), return_exceptions=True)
+        graph.handle.failure = None
+        return [*failed, await graph.preprocessor.predict(body)]
+
+    *failed, answered = asyncio.run(fail_then_recover())
+    assert [str(error) for error in failed] == ["the classifier failed: ConnectionError"] * 3
+    assert all(isinstance(error, ScoringError) for error in failed)
+    assert json.loads(b"".join(answered))[0]["predicted_class"] == 0
+
+
+def test_the_fused_topology_answers_the_same_without_a_hop(graph: Graph, make_rows: Any) -> None:
+    body = json.dumps(make_rows(5000, 4)).encode()
+    fused = Preprocessor(graph.settings, None)
+    assert asyncio.run(fused.predict(body)) == asyncio.run(graph.preprocessor.predict(body))
+    assert len(graph.hops) == 2
+
+
+def test_other_components_in_the_classifier_are_noticed(graph: Graph) -> None:
+    with pytest.raises(ScoringError, match="different model components"):
+        asyncio.run(graph.handle._classifier.score("another digest", b""))
+
+
+def test_readiness_is_a_round_trip_with_the_right_answers(graph: Graph) -> None:
+    async def readiness() -> list[bool]:
+        found = [await graph.preprocessor.is_ready()]
+        graph.handle.failure = ConnectionError("lost")
+        found.append(await graph.preprocessor.is_ready())
+        graph.handle.failure = None
+        graph.preprocessor._golden_probabilities = graph.preprocessor._golden_probabilities + 1e-9
+        return [*found, await graph.preprocessor.is_ready()]
+
+    assert asyncio.run(readiness()) == [True, False, False]
+
+
+def test_a_dead_batching_task_makes_a_replica_unhealthy(graph: Graph, example: dict[str, Any]) -> None:
+    async def kill_and_ask() -> None:
+        await graph.preprocessor.predict(json.dumps([example]).encode())
+        await graph.preprocessor.check_health()
+        for task in asyncio.all_tasks():
+            if "_process_batches" in repr(task):
+                task.cancel()
+        await asyncio.sleep(0.01)
+        await graph.preprocessor.check_health()
+
+    with pytest.raises(RuntimeError, match="batching task has ended"):
+        asyncio.run(kill_and_ask())

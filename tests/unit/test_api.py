@@ -1,0 +1,111 @@
+"""Reading a body and writing an error, without a server; what a client sees of them is tests/integration/test_api.py's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from serve_app.api import _ClientGoneError, _error_response, _read_body
+from serve_app.config import Limits
+from serve_app.errors import (
+    BodyTooLargeError,
+    BodyTooSlowError,
+    InvalidRowsError,
+    MalformedJSONError,
+    ScoringError,
+    TooManyRowsError,
+)
+
+LIMITS = Limits(max_body_bytes=10, read_timeout_s=0.05)
+
+
+def read(parts: Iterable[dict[str, Any] | None], headers: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
+    """What _read_body makes of the messages of a client; None is a client that says nothing more."""
+    messages = iter(parts)
+    taken = []
+
+    async def receive() -> dict[str, Any]:
+        message = next(messages)
+        taken.append(message)
+        if message is None:
+            await asyncio.sleep(60)
+        assert message is not None
+        return message
+
+    return bytes(asyncio.run(_read_body({"headers": list(headers)}, receive, LIMITS)))
+
+
+def part(body: bytes, *, more: bool = True) -> dict[str, Any]:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+def test_a_body_is_joined_from_its_parts() -> None:
+    assert read([part(b"[1,"), part(b""), part(b"2"), part(b"]", more=False)]) == b"[1,2]"
+    assert read([part(b"[]", more=False)]) == b"[]"
+    assert read([{"type": "http.request"}]) == b""
+
+
+def test_a_body_may_be_as_large_as_the_limit_and_no_larger() -> None:
+    assert read([part(b"x" * 10, more=False)]) == b"x" * 10
+    for parts in ([part(b"x" * 11, more=False)], [part(b"x" * 6), part(b"x" * 6)]):
+        with pytest.raises(BodyTooLargeError):
+            read(parts)
+
+
+def test_a_body_that_says_it_is_too_large_is_not_read_at_all() -> None:
+    with pytest.raises(BodyTooLargeError):
+        read([], headers=[(b"content-length", b"11")])
+
+
+def test_a_length_that_is_no_number_is_left_to_the_bytes_that_come() -> None:
+    assert read([part(b"[]", more=False)], headers=[(b"content-length", b"many")]) == b"[]"
+
+
+def test_a_body_that_does_not_arrive_in_time_is_refused() -> None:
+    with pytest.raises(BodyTooSlowError, match=r"0\.05 s"):
+        read([part(b"["), None])
+
+
+def test_a_client_that_leaves_ends_the_reading() -> None:
+    with pytest.raises(_ClientGoneError):
+        read([part(b"["), {"type": "http.disconnect"}])
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (MalformedJSONError("x", 1), 400, "malformed_json"),
+        (BodyTooSlowError(1.0), 408, "request_timeout"),
+        (BodyTooLargeError(1), 413, "body_too_large"),
+        (TooManyRowsError(1), 413, "too_many_rows"),
+        (ScoringError("lost"), 503, "unavailable"),
+        (TimeoutError(), 503, "unavailable"),
+        (RuntimeError("secret"), 500, "internal_error"),
+    ],
+)
+def test_an_error_has_its_status_and_code_and_tells_no_secret(error: Exception, status: int, code: str) -> None:
+    found, headers, pieces = _error_response({"headers": [(b"x-request-id", b"abc")]}, error)
+    body = json.loads(b"".join(pieces))["error"]
+    assert (found, body["code"], body["request_id"]) == (status, code, "abc")
+    assert "secret" not in body["message"]
+    assert (b"retry-after" in dict(headers)) == (status == 503)
+    assert (b"connection" in dict(headers)) == (status in {408, 413})
+
+
+def test_what_is_unforeseen_is_logged_with_its_cause(caplog: pytest.LogCaptureFixture) -> None:
+    _error_response({"headers": [(b"x-request-id", b"abc")]}, RuntimeError("the cause"))
+    assert "request abc failed" in caplog.text
+    assert "RuntimeError: the cause" in caplog.text
+
+
+def test_an_error_of_invalid_rows_has_the_code_of_the_first() -> None:
+    from serve_app.errors import FieldProblem
+
+    problems = [FieldProblem(2, "x", "missing_field", "m"), FieldProblem(3, "x", "not_a_number", "n")]
+    status, _, pieces = _error_response({"headers": []}, InvalidRowsError(problems))
+    body = json.loads(b"".join(pieces))["error"]
+    assert (status, body["code"], body["bad_rows"]) == (422, "missing_field", 2)
