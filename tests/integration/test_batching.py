@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from ray import serve
+from scoring import score
 
 from serve_app.components import Components
 from serve_app.config import Settings
@@ -104,8 +105,7 @@ def test_each_request_gets_its_own_rows_back(graph: Graph, make_rows: Any, compo
     cuts = [0, 1, 2, 5, 5, 80, 81, 200, 399, 400]
     bodies = [json.dumps(rows[a:b]).encode() for a, b in itertools.pairwise(cuts)]
     found = [answer["probability_positiveclass"] for part in graph.predict(bodies) for answer in part]
-    (chunk,) = components.parser(max_rows=400).chunks(json.dumps(rows).encode())
-    assert found == components.scorer.score(components.encoder.encode(chunk.values))[:, 1].tolist()
+    assert found == score(components, rows)[:, 1].tolist()
 
 
 def test_a_failing_classifier_fails_the_requests_and_not_the_preprocessor(

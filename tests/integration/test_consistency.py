@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from scoring import score
 from serving import Server
 
 from serve_app.components import Components
@@ -74,9 +75,7 @@ def post_all(server: Server, bodies: Sequence[bytes], expected_status: int = 200
 def test_ten_thousand_rows_in_one_call_equal_the_model_itself(
     answers: list[dict[str, Any]], rows: list[dict[str, Any]], components: Components
 ) -> None:
-    chunks = components.parser(max_rows=len(rows)).chunks(json.dumps(rows).encode())
-    expected = np.concatenate([components.scorer.score(components.encoder.encode(chunk.values)) for chunk in chunks])
-    assert [answer["probability_positiveclass"] for answer in answers] == expected[:, 1].tolist()
+    assert [answer["probability_positiveclass"] for answer in answers] == score(components, rows)[:, 1].tolist()
 
 
 def test_ten_thousand_rows_in_one_call_equal_ten_thousand_concurrent_single_calls_bit_for_bit(

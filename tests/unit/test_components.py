@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scoring import score
 
 from serve_app.components import Components, compile_draft, load_components, save_components
 from serve_app.errors import ComponentsError
@@ -42,11 +43,6 @@ def replace_pickle(folder: Path, name: str, value: object) -> None:
     joblib.dump(value, buffer)
     (folder / name).write_bytes(buffer.getvalue())
     edit_manifest(folder, lambda manifest: manifest["files"].update({name: hashlib.sha256(buffer.getvalue()).hexdigest()}))
-
-
-def score(components: Components, rows: list[dict[str, Any]]) -> np.ndarray:
-    chunks = components.parser(max_rows=len(rows)).chunks(json.dumps(rows).encode())
-    return np.concatenate([components.scorer.score(components.encoder.encode(chunk.values)) for chunk in chunks])
 
 
 def test_the_committed_components_are_those_of_the_published_figures(
