@@ -56,6 +56,7 @@ def openapi_document(manifest: Manifest, limits: Limits) -> dict[str, Any]:
                             {"type": "array", "items": {"oneOf": [answer, {"$ref": "#/components/schemas/BadRow"}]}},
                         ),
                         "400": _error("The body is no JSON"),
+                        "408": _error("The body did not arrive in time"),
                         "413": _error("Too many bytes or rows"),
                         "415": _error("The body is compressed"),
                         "422": _error("The body holds no rows, or a row cannot be scored"),

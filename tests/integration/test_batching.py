@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import tracemalloc
 from types import SimpleNamespace
 from typing import Any
 
@@ -161,3 +162,33 @@ def test_a_dead_batching_task_makes_a_replica_unhealthy(graph: Graph, example: d
 
     with pytest.raises(RuntimeError, match="batching task has ended"):
         asyncio.run(kill_and_ask())
+
+
+def test_a_large_request_takes_less_memory_than_its_own_body(graph: Graph, make_rows: Any) -> None:
+    body = json.dumps(make_rows(200, 5) * 40).encode()
+    fused = Preprocessor(graph.settings, None)
+    tracemalloc.start()
+    try:
+        asyncio.run(fused.predict(body))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(body) > 10 * 2**20
+    assert peak < len(body)
+
+
+def test_neighbours_are_answered_while_a_large_request_is_read(graph: Graph, example: dict[str, Any], make_rows: Any) -> None:
+    large = json.dumps(make_rows(200, 6) * 20).encode()
+    small = json.dumps([example]).encode()
+    fused = Preprocessor(graph.settings, None)
+    finished: list[str] = []
+
+    async def ask(name: str, body: bytes) -> None:
+        await fused.predict(body)
+        finished.append(name)
+
+    async def ask_both() -> None:
+        await asyncio.gather(ask("large", large), ask("small", small))
+
+    asyncio.run(ask_both())
+    assert finished == ["small", "large"]
