@@ -85,7 +85,7 @@ def run(config: Path, env_file: Path) -> None:
             _console.print(note)
         _console.print(f"Serving on {service.url} (documentation: {service.url}/docs)")
         _console.print(f"Try:        curl -s {service.url}/predict -d @data/reference/example.json")
-        _console.print(f"Dashboard:  {service.dashboard_url}/#/serve")
+        _console.print(f"Dashboard:  {service.dashboard_url}/#/serve (it asks for what .venv/bin/ray get-auth-token prints)")
         _console.print("Ctrl-C stops all of it.")
 
     _console.print("Starting Ray and Ray Serve ...")

@@ -60,8 +60,11 @@ def test_make_run_prints_the_url_a_curl_line_that_works_and_the_dashboard(made_r
     assert f"Serving on {URL}" in said
     (curl,) = re.findall(r"curl .*", said)
     assert curl == console_examples()[0][0]
-    (dashboard,) = re.findall(r"Dashboard: +(\S+)", said)
-    assert requests.get(dashboard, timeout=30).status_code == 200
+    ((dashboard, token_command),) = re.findall(r"Dashboard: +(\S+)/#/serve \(it asks for what (.*) prints\)", said)
+    assert f"`{token_command}`" in README
+    token = shell(token_command).stdout.strip()
+    for page, headers, status in (("", {}, 200), ("/api/serve/applications/", {"Authorization": f"Bearer {token}"}, 200)):
+        assert requests.get(f"{dashboard}{page}", headers=headers, timeout=30).status_code == status
 
 
 @pytest.mark.parametrize(("command", "output"), console_examples())
