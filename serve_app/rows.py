@@ -9,7 +9,8 @@ Three properties carry the design:
   must still be JSON.
 - A large array is decoded in pieces, so that whoever drives the iterator can let others work in between. A piece ends where
   ``}, {`` is found. Such a place might lie inside a text or a nested value, but then the piece up to it is no complete
-  JSON: that each piece decodes *is* the proof that the cut was right, and where one does not, the rest is decoded whole.
+  JSON: that each piece decodes *is* the proof that the cut was right, and where one does not, a larger piece is tried, at
+  last all that is left.
 - The fast path takes rows that are all fine. Where a row is not, its piece is read again row by row and field by field, to
   say all that is wrong with it.
 
@@ -40,7 +41,9 @@ _STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
 _OFFSET = re.compile(r"\(byte (\d+)\)")
 _PIECE_BYTES = 256 * 1024  # about a millisecond of decoding: as long as a neighbour's request may have to wait
 _THOROUGH_ROWS = 128  # the same of the row-by-row path
-_DETAILED_ROWS = 100  # of the bad rows of a chunk so many have all their problems named, the others their first
+_LARGE_PIECE_BYTES = 32 * _PIECE_BYTES
+_OBJECTS_PER_ROW = 4
+_DETAILED_ROWS = 1000  # bad rows among the first so many have all their problems named, the others their first
 _MAX_DEPTH = 200  # far more than a row has, far less than the decoder's own recursion limit
 _MISSING = math.nan
 
@@ -90,8 +93,7 @@ class RowParser:
         )
         self._readers = [_column_reader(column) for column in self.columns]
         self._getters = [attrgetter(attribute) for attribute in attributes]
-        self._request_decoder = msgspec.json.Decoder(list[row_type] | row_type)  # type: ignore[valid-type]
-        self._rows_decoder = msgspec.json.Decoder(list[row_type])  # type: ignore[valid-type]
+        self._decode = msgspec.json.Decoder(list[row_type] | row_type).decode  # type: ignore[valid-type]
 
     def chunks(self, body: bytes | bytearray) -> Iterator[RowChunk]:
         """The rows of a request's body, in order, in chunks of at most a millisecond or so of work.
@@ -109,43 +111,34 @@ class RowParser:
             yield chunk
 
     def _chunks(self, body: bytes | bytearray) -> Iterator[RowChunk]:
-        if len(body) <= 2 * _PIECE_BYTES:
-            yield self._read(_text(body, 0, len(body)), self._request_decoder, 0)
-            return
-        row, start = 0, 0
-        while start < len(body):
-            boundary = _ROW_BOUNDARY.search(body, start + _PIECE_BYTES)
-            end, next_start = (boundary.start() + 1, boundary.end()) if boundary else (len(body), len(body))
+        row, start, size = 0, 0, _PIECE_BYTES
+        while start < len(body) or start == 0:
+            boundary = _ROW_BOUNDARY.search(body, start + size) if len(body) - start > 2 * size else None
+            end = boundary.start() + 1 if boundary else len(body)
+            prefix, suffix = "[" if start else "", "]" if boundary else ""
             try:
-                text = ("[" if start else "") + _text(body, start, end) + ("]" if boundary else "")
-                chunk = self._read(text, self._rows_decoder, row)
-            except (MalformedJSONError, NotRowsError):
-                yield from self._read_rest(body, start, row)
-                return
-            yield chunk
-            row += chunk.rows
-            start = next_start
+                chunks = self._read(_text(body, start, end, prefix, suffix), row)
+            except MalformedJSONError as error:
+                if boundary is None:
+                    raise MalformedJSONError(error.reason, error.offset + start - len(prefix)) from None
+                size *= 2  # cut in the wrong place, or malformed indeed: a larger piece tells
+                continue
+            for chunk in chunks:
+                yield chunk
+                row += chunk.rows
+            start, size = boundary.end() if boundary else len(body) + 1, _PIECE_BYTES
 
-    def _read(self, text: str, decoder: msgspec.json.Decoder[Any], first_row: int) -> RowChunk:
-        """Rows that fit into one chunk, the fast way where all are fine, else the thorough way."""
+    def _read(self, text: str, first_row: int) -> Iterator[RowChunk]:
+        """The rows of a JSON text: the fast way where all are fine, else the thorough way, in smaller chunks."""
+        if len(text) > _LARGE_PIECE_BYTES and text.count("{") > _OBJECTS_PER_ROW * self._max_rows:
+            raise TooManyRowsError(self._max_rows)  # said before there is an object for each of them in memory
         try:
-            decoded = decoder.decode(text)
-            return self._columnar(decoded if type(decoded) is list else [decoded], first_row)
+            decoded = self._decode(text)
+            return iter((self._columnar(decoded if type(decoded) is list else [decoded], first_row),))
         except (msgspec.ValidationError, _RowProblem):
             return self._row_by_row(_raw_rows(text), first_row)
         except (msgspec.DecodeError, RecursionError) as error:
             raise _malformed(error, text) from error
-
-    def _read_rest(self, body: bytes | bytearray, start: int, first_row: int) -> Iterator[RowChunk]:
-        """What comes from ``start`` on is malformed, or was cut in the wrong place: decoded whole, it tells which."""
-        prefix = "[" if start else ""
-        text = prefix + _text(body, start, len(body))
-        try:
-            raws = _raw_rows(text)
-        except MalformedJSONError as error:
-            raise MalformedJSONError(error.reason, error.offset + start - len(prefix)) from None
-        for index in range(0, len(raws), _THOROUGH_ROWS):
-            yield self._row_by_row(raws[index : index + _THOROUGH_ROWS], first_row + index)
 
     def _columnar(self, decoded: list[Any], first_row: int) -> RowChunk:
         """The fast path: column by column.
@@ -161,25 +154,26 @@ class RowParser:
             raise _RowProblem("not_a_number", "too large")
         return RowChunk(values, len(decoded), (), warnings)
 
-    def _row_by_row(self, raws: Sequence[msgspec.Raw], first_row: int) -> RowChunk:
+    def _row_by_row(self, raws: Sequence[msgspec.Raw], first_row: int) -> Iterator[RowChunk]:
         """The thorough path: each row by itself, with what is wrong with it."""
-        bad_rows = 0
-        good: list[list[float]] = []
-        problems: list[FieldProblem] = []
-        warnings: list[FieldProblem] = []
-        for row, raw in enumerate(raws, first_row):
-            found: list[FieldProblem] = []
-            noted: list[FieldProblem] = []
-            values = self._read_row(raw, row, found, noted)
-            if found:
-                # A body of a few bytes per row must not become ten messages per row.
-                problems += found if bad_rows < _DETAILED_ROWS else found[:1]
-                bad_rows += 1
-            else:
-                good.append(values)
-                warnings += noted
-        array = np.array(good, dtype=np.float64).reshape(len(good), len(self.columns))
-        return RowChunk(array, len(raws), problems, warnings)
+        for start in range(0, len(raws), _THOROUGH_ROWS):
+            good: list[list[float]] = []
+            problems: list[FieldProblem] = []
+            warnings: list[FieldProblem] = []
+            some = raws[start : start + _THOROUGH_ROWS]
+            for row, raw in enumerate(some, first_row + start):
+                found: list[FieldProblem] = []
+                noted: list[FieldProblem] = []
+                values = self._read_row(raw, row, found, noted)
+                if found:
+                    # Of a flood of bad rows each has its first problem named: a body of a few bytes per row must not
+                    # become a message per row and column.
+                    problems += found if row < _DETAILED_ROWS else found[:1]
+                else:
+                    good.append(values)
+                    warnings += noted
+            array = np.array(good, dtype=np.float64).reshape(len(good), len(self.columns))
+            yield RowChunk(array, len(some), problems, warnings)
 
     def _read_row(self, raw: msgspec.Raw, row: int, problems: list[FieldProblem], warnings: list[FieldProblem]) -> list[float]:
         try:
@@ -290,11 +284,12 @@ def _column_reader(column: Column) -> _NumberReader | _CategoryReader:
     return _CategoryReader(column) if column.is_categorical else _NumberReader(column)
 
 
-def _text(body: bytes | bytearray, start: int, end: int) -> str:
+def _text(body: bytes | bytearray, start: int, end: int, prefix: str, suffix: str) -> str:
+    """Part of a body as text, completed by the brackets that it lacks."""
     try:
-        return str(memoryview(body)[start:end], "utf-8")
+        return prefix + str(memoryview(body)[start:end], "utf-8") + suffix
     except UnicodeDecodeError as error:
-        raise MalformedJSONError("invalid UTF-8", start + error.start) from None
+        raise MalformedJSONError("invalid UTF-8", len(prefix) + error.start) from None
 
 
 def _raw_rows(text: str) -> list[msgspec.Raw]:

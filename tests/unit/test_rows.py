@@ -323,4 +323,13 @@ def test_many_bad_rows_have_at_least_one_problem_each_and_no_flood_of_them() -> 
     _, problems, _, count = parse("[" + ",".join(["{}"] * 5000) + "]")
     assert count == 5000
     assert {problem.row for problem in problems} == set(range(5000))
-    assert len(problems) < 5000 + 300
+    assert len(problems) == 3 * 1000 + 4000
+
+
+def test_tiny_rows_hidden_from_the_cutting_are_too_many_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_module, "_PIECE_BYTES", 1000)
+    monkeypatch.setattr(rows_module, "_LARGE_PIECE_BYTES", 4000)
+    monkeypatch.setattr(rows_module, "_raw_rows", lambda text: pytest.fail(f"{len(text)} bytes decoded"))
+    trap = json.dumps({"zzz": "}, {" * 20_000})
+    with pytest.raises(TooManyRowsError):
+        parse("[" + trap + ",{}" * 50_000 + "]", max_rows=1000)
