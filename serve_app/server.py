@@ -7,6 +7,7 @@ app.py's business; ``serve run config/serve_config.yaml`` deploys the same witho
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import io
 import os
@@ -123,7 +124,9 @@ def _check_port(host: str, port: int) -> None:
         try:
             listener.bind((host, port))
         except OSError as error:
-            raise PortInUseError(host, port) from error
+            if error.errno == errno.EADDRINUSE:
+                raise PortInUseError(host, port) from error
+            raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}") from error
 
 
 def _free_port() -> int:
