@@ -6,7 +6,7 @@ Owns the answer's fields. Knows no HTTP and no model; floats are written with al
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any
 
 import msgspec
@@ -66,29 +66,27 @@ class AnswerEncoder:
             warnings: of good rows; ``row`` numbers all rows.
             problems: of the bad rows, each of which has an error object in its place.
         """
-        rows_with_warnings = _by_row(warnings)
-        bad_rows = _by_row(problems)
-        row, separator = 0, b"["
-        for start in range(0, len(probabilities), _ROWS_PER_PIECE):
-            answers: list[Any] = []
-            for answer in self._answers(probabilities[start : start + _ROWS_PER_PIECE]):
-                while row in bad_rows:
-                    answers.append(_error_object(bad_rows[row]))
-                    row += 1
+        rows_with_warnings, bad_rows = _by_row(warnings), _by_row(problems)
+        answers = chain.from_iterable(
+            self._answers(probabilities[start : start + _ROWS_PER_PIECE])
+            for start in range(0, len(probabilities), _ROWS_PER_PIECE)
+        )
+        rows = len(probabilities) + len(bad_rows)
+        for start in range(0, rows, _ROWS_PER_PIECE):
+            piece: list[Any] = []
+            for row in range(start, min(start + _ROWS_PER_PIECE, rows)):
+                if row in bad_rows:
+                    piece.append(_error_object(bad_rows[row]))
+                    continue
+                answer = next(answers)
                 if row in rows_with_warnings:
                     answer.warnings = [
                         {"field": str(warning.field), "code": warning.code, "message": warning.message}
                         for warning in rows_with_warnings[row]
                     ]
-                answers.append(answer)
-                row += 1
-            yield separator + self._encoder.encode(answers)[1:-1]
-            separator = b","
-        rest = [_error_object(bad_rows[bad_row]) for bad_row in sorted(bad_rows) if bad_row >= row]
-        if rest:
-            yield separator + self._encoder.encode(rest)[1:-1]
-            separator = b","
-        yield b"[]" if separator == b"[" else b"]"
+                piece.append(answer)
+            yield (b"," if start else b"[") + self._encoder.encode(piece)[1:-1]
+        yield b"]" if rows else b"[]"
 
     def _answers(self, probabilities: NDArray[np.float64]) -> Iterator[_BinaryAnswer | _MulticlassAnswer]:
         indices = predicted_class_indices(probabilities, self._threshold)

@@ -1,4 +1,4 @@
-"""HTTP: routes, limits on what is read, and which status an error becomes. Nothing else in this package knows HTTP.
+"""HTTP: routes, limits on what is read, and which status an error becomes. Below it nothing knows HTTP.
 
 ``POST /predict`` is answered by a plain ASGI function, because a framework's routing and dependency machinery costs more
 than scoring a row does; everything else goes through Starlette.
@@ -199,9 +199,12 @@ async def _read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes | 
     body: bytes | bytearray = b""
     more_body = True
     try:
-        async with asyncio.timeout(limits.read_timeout_s):
+        now = asyncio.get_running_loop().time
+        end = now() + limits.read_timeout_s
+        async with asyncio.timeout(limits.idle_timeout_s) as timeout:
             while more_body:
                 message = await receive()
+                timeout.reschedule(min(now() + limits.idle_timeout_s, end))
                 if message["type"] == "http.disconnect":
                     raise _ClientGoneError
                 more_body = message.get("more_body", False)
@@ -213,7 +216,7 @@ async def _read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes | 
                 if len(body) > limits.max_body_bytes:
                     raise BodyTooLargeError(limits.max_body_bytes)
     except TimeoutError:
-        raise BodyTooSlowError(limits.read_timeout_s) from None
+        raise BodyTooSlowError from None
     return body
 
 

@@ -76,7 +76,8 @@ def main() -> None:
     show_default="config/serve.env",
     help="Environment of Ray, as KEY=VALUE lines; a variable that is set already keeps its value.",
 )
-def run(config: Path, env_file: Path) -> None:
+@click.option("--components", type=_PATH, help="Folder of model components, in the place of the config's.")
+def run(config: Path, env_file: Path, components: Path | None) -> None:
     """Serve in the foreground until Ctrl-C."""
     from serve_app.server import Service, run_service
 
@@ -89,7 +90,7 @@ def run(config: Path, env_file: Path) -> None:
         _console.print("Ctrl-C stops all of it.")
 
     _console.print("Starting Ray and Ray Serve ...")
-    run_service(config, env_file, announce)
+    run_service(config, env_file, announce, components)
     _console.print("Stopped.")
 
 

@@ -159,12 +159,16 @@ def save_components(folder: Path, draft: Draft) -> Components:
     """Writes components and returns them as loaded back; ``folder`` is replaced as a whole, or not at all.
 
     Raises:
-        ComponentsError: ``folder`` holds something else, or the estimators do not fit the manifest.
+        ComponentsError: ``folder`` holds something else, which is left alone, or the estimators do not fit the manifest.
     """
     import joblib
 
-    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
-        raise ComponentsError(str(folder), "holds other files and no manifest.json; name a new folder")
+    folder = folder.resolve()  # a link keeps pointing where it does
+    ours = {MANIFEST, *(f"{part}.pkl" for part in ESTIMATORS)}
+    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - ours):
+        raise ComponentsError(str(folder), "holds other files than model components; name a new folder")
+    if (folder / MANIFEST).exists():
+        _read_manifest(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:

@@ -40,11 +40,15 @@ class BatchSettings(_Section, frozen=True):
 
 
 class Limits(_Section, frozen=True):
-    """What one request may ask for."""
+    """What one request may ask for.
+
+    A body may pause for ``idle_timeout_s`` and take ``read_timeout_s`` in all.
+    """
 
     max_body_bytes: Positive = 256 * 1024 * 1024
     max_rows: Positive = 200_000
-    read_timeout_s: Seconds = 60.0
+    idle_timeout_s: Seconds = 10.0
+    read_timeout_s: Seconds = 300.0
     score_timeout_s: Seconds = 60.0
     ready_timeout_s: Seconds = 5.0
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -162,8 +163,8 @@ class Preprocessor:
         parsed = await self._parse(body)
         if parsed.problems and not report_bad_rows:
             raise InvalidRowsError(parsed.problems)
-        for warning in parsed.warnings:
-            self._unknown_categories.inc(tags={"column": str(warning.field)})
+        for column, cells in Counter(str(warning.field) for warning in parsed.warnings).items():
+            self._unknown_categories.inc(cells, tags={"column": column})
         probabilities = await self._score(parsed.values)
         pieces = []
         for piece in self._answers.encode(probabilities, parsed.warnings, parsed.problems):

@@ -1,4 +1,4 @@
-"""Every error that this package raises on purpose, as one tree.
+"""The errors that this package raises on purpose, as one tree.
 
     ServeAppError
     ├── SettingsError          the settings (config/serve_config.yaml, options) cannot be used
@@ -13,6 +13,8 @@
     │   ├── BodyTooSlowError       the body did not arrive in time
     │   └── InvalidRowsError       some rows cannot be scored; carries what is wrong with each
     └── ScoringError           the service itself failed to score; nothing is wrong with the request
+
+server.py adds those of processes (StartError, ServiceDiedError), which only it raises.
 
 Errors cross process boundaries by pickle, which rebuilds them from ``args``: each passes all its arguments on to
 ``super().__init__`` and writes its sentence in ``__str__``. Which HTTP status an error becomes is api.py's business.
@@ -146,12 +148,8 @@ class BodyTooSlowError(RequestError):
 
     code = "request_timeout"
 
-    def __init__(self, timeout_s: float) -> None:
-        super().__init__(timeout_s)
-        self.timeout_s = timeout_s
-
     def __str__(self) -> str:
-        return f"the body did not arrive within {self.timeout_s:g} s"
+        return "the body did not arrive in time"
 
 
 class InvalidRowsError(RequestError):

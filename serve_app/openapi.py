@@ -153,14 +153,17 @@ def _row(manifest: Manifest) -> dict[str, Any]:
 
 def _cell(column: Column) -> dict[str, Any]:
     missing = "null is imputed as in training" if column.null == "impute" else "null is refused"
+    kinds = ["number", "string", "boolean"] if column.is_categorical else ["number", "string"]
     if column.is_categorical:
         unknown = "another is scored as if null" if column.unknown == "as_null" else "another is refused"
-        levels = ", ".join(column.levels[:20])
-        return {"type": "string", "nullable": True, "description": f"One of {levels}; {unknown}; {missing}"}
+        shown = column.levels[:20]
+        more = f" and {len(column.levels) - len(shown)} more" if len(column.levels) > len(shown) else ""
+        meaning = f"One of {', '.join(shown)}{more}; {unknown}"
+    else:
+        meaning = f"A number, or text that is one ({column.kind})"
     return {
-        "oneOf": [{"type": "number"}, {"type": "string"}],
-        "nullable": True,
-        "description": f"A number, or text that is one ({column.kind}); {missing}",
+        "anyOf": [{"type": kind, "nullable": column.null == "impute"} for kind in kinds],
+        "description": f"{meaning}; {missing}",
     }
 
 

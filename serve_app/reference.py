@@ -123,7 +123,7 @@ def draft_reference(published: PublishedModel, unknown: UnknownPolicy = "as_null
 
 
 def _golden_rows(published: PublishedModel) -> list[dict[str, Any]]:
-    """Rows over the whole range of each column, with nulls, texts and unknown categories among them."""
+    """Rows over the whole range of each column, with nulls and money text among them."""
     random = np.random.default_rng(_GOLDEN_SEED)
     rows = []
     for number in range(_GOLDEN_ROWS):

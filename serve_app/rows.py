@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
-from itertools import repeat
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice, repeat
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -37,14 +37,16 @@ from serve_app.values import NotANumberError, excerpt
 __all__ = ["RowChunk", "RowParser"]
 
 _ROW_BOUNDARY = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*(?=\{)")
-_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
+_STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{},]', re.DOTALL)
+_ESCAPED = re.compile(r'["\\\x00-\x1f]')
 _OFFSET = re.compile(r"\(byte (\d+)\)")
 _PIECE_BYTES = 256 * 1024  # about a millisecond of decoding: as long as a neighbour's request may have to wait
 _THOROUGH_ROWS = 128  # the same of the row-by-row path
 _LARGE_PIECE_BYTES = 32 * _PIECE_BYTES
 _OBJECTS_PER_ROW = 4
-_DETAILED_ROWS = 1000  # bad rows among the first so many have all their problems named, the others their first
-_MAX_DEPTH = 200  # far more than a row has, far less than the decoder's own recursion limit
+_DETAILED_ROWS = 1000  # so many bad rows of a request have all their problems named, the others their first
+_MAX_DEPTH = 200  # what no row needs; the decoder itself gives up between 900 and 1000
+_MAX_TOKENS = 100_000
 _MISSING = math.nan
 
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
@@ -80,7 +82,9 @@ class RowParser:
         self.columns = tuple(columns)
         self._max_magnitude = max_magnitude
         self._max_rows = max_rows
-        # Field names are made up, because a column may be called anything; the JSON names are the columns' own.
+        # Field names are made up, because a column may be called anything; the JSON names are the columns' own. Those that
+        # JSON has to escape cannot be fields: such columns take the thorough path.
+        is_renamable = all(_ESCAPED.search(column.name) is None for column in self.columns)
         attributes = [f"c{index}" for index in range(len(self.columns))]
         row_type = msgspec.defstruct(
             "Row",
@@ -88,12 +92,13 @@ class RowParser:
                 (attribute, str | None if column.is_categorical else float | str | None)
                 for attribute, column in zip(attributes, self.columns, strict=True)
             ],
-            rename=dict(zip(attributes, (column.name for column in self.columns), strict=True)),
+            rename=dict(zip(attributes, (column.name for column in self.columns), strict=True)) if is_renamable else None,
             gc=False,
         )
         self._readers = [_column_reader(column) for column in self.columns]
         self._getters = [attrgetter(attribute) for attribute in attributes]
-        self._decode = msgspec.json.Decoder(list[row_type] | row_type).decode  # type: ignore[valid-type]
+        decode = msgspec.json.Decoder(list[row_type] | row_type).decode  # type: ignore[valid-type]
+        self._decode: Callable[[str], Any] = decode if is_renamable else _decode_nothing
 
     def chunks(self, body: bytes | bytearray) -> Iterator[RowChunk]:
         """The rows of a request's body, in order, in chunks of at most a millisecond or so of work.
@@ -111,13 +116,13 @@ class RowParser:
             yield chunk
 
     def _chunks(self, body: bytes | bytearray) -> Iterator[RowChunk]:
-        row, start, size = 0, 0, _PIECE_BYTES
+        row, bad_rows, start, size = 0, 0, 0, _PIECE_BYTES
         while start < len(body) or start == 0:
             boundary = _ROW_BOUNDARY.search(body, start + size) if len(body) - start > 2 * size else None
             end = boundary.start() + 1 if boundary else len(body)
             prefix, suffix = "[" if start else "", "]" if boundary else ""
             try:
-                chunks = self._read(_text(body, start, end, prefix, suffix), row)
+                chunks = self._read(_text(body, start, end, prefix, suffix), row, bad_rows)
             except MalformedJSONError as error:
                 if boundary is None:
                     raise MalformedJSONError(error.reason, error.offset + start - len(prefix)) from None
@@ -126,19 +131,21 @@ class RowParser:
             for chunk in chunks:
                 yield chunk
                 row += chunk.rows
+                bad_rows += chunk.rows - len(chunk.values)
             start, size = boundary.end() if boundary else len(body) + 1, _PIECE_BYTES
 
-    def _read(self, text: str, first_row: int) -> Iterator[RowChunk]:
+    def _read(self, text: str, first_row: int, bad_rows: int) -> Iterator[RowChunk]:
         """The rows of a JSON text: the fast way where all are fine, else the thorough way, in smaller chunks."""
-        if len(text) > _LARGE_PIECE_BYTES and text.count("{") > _OBJECTS_PER_ROW * self._max_rows:
-            raise TooManyRowsError(self._max_rows)  # said before there is an object for each of them in memory
+        is_safe = len(text) <= _LARGE_PIECE_BYTES or text.count("{") <= _OBJECTS_PER_ROW * self._max_rows
         try:
-            decoded = self._decode(text)
-            return iter((self._columnar(decoded if type(decoded) is list else [decoded], first_row),))
+            if is_safe:  # not a decoded object for each of a hundred million tiny rows
+                decoded = self._decode(text)
+                return iter((self._columnar(decoded if type(decoded) is list else [decoded], first_row),))
         except (msgspec.ValidationError, _RowProblem):
-            return self._row_by_row(_raw_rows(text), first_row)
+            pass
         except (msgspec.DecodeError, RecursionError) as error:
             raise _malformed(error, text) from error
+        return self._row_by_row(_raw_rows(text), first_row, bad_rows)
 
     def _columnar(self, decoded: list[Any], first_row: int) -> RowChunk:
         """The fast path: column by column.
@@ -154,28 +161,39 @@ class RowParser:
             raise _RowProblem("not_a_number", "too large")
         return RowChunk(values, len(decoded), (), warnings)
 
-    def _row_by_row(self, raws: Sequence[msgspec.Raw], first_row: int) -> Iterator[RowChunk]:
-        """The thorough path: each row by itself, with what is wrong with it."""
-        for start in range(0, len(raws), _THOROUGH_ROWS):
+    def _row_by_row(self, raws: Iterator[msgspec.Raw], first_row: int, bad_rows: int) -> Iterator[RowChunk]:
+        """The thorough path: each row by itself, with what is wrong with it.
+
+        Of a flood of bad rows each has its first problem named only: a body of a few bytes per row must not become a message
+        per row and column.
+        """
+        while some := list(islice(raws, _THOROUGH_ROWS)):
             good: list[list[float]] = []
             problems: list[FieldProblem] = []
             warnings: list[FieldProblem] = []
-            some = raws[start : start + _THOROUGH_ROWS]
-            for row, raw in enumerate(some, first_row + start):
+            for row, raw in enumerate(some, first_row):
                 found: list[FieldProblem] = []
                 noted: list[FieldProblem] = []
-                values = self._read_row(raw, row, found, noted)
+                values = self._read_row(raw, row, found, noted, max_problems=1 if bad_rows >= _DETAILED_ROWS else None)
                 if found:
-                    # Of a flood of bad rows each has its first problem named: a body of a few bytes per row must not
-                    # become a message per row and column.
-                    problems += found if row < _DETAILED_ROWS else found[:1]
+                    problems += found
+                    bad_rows += 1
                 else:
                     good.append(values)
                     warnings += noted
             array = np.array(good, dtype=np.float64).reshape(len(good), len(self.columns))
             yield RowChunk(array, len(some), problems, warnings)
+            first_row += len(some)
 
-    def _read_row(self, raw: msgspec.Raw, row: int, problems: list[FieldProblem], warnings: list[FieldProblem]) -> list[float]:
+    def _read_row(
+        self,
+        raw: msgspec.Raw,
+        row: int,
+        problems: list[FieldProblem],
+        warnings: list[FieldProblem],
+        *,
+        max_problems: int | None,
+    ) -> list[float]:
         try:
             fields = _decode_fields(raw)
         except msgspec.ValidationError:
@@ -194,6 +212,8 @@ class RowParser:
             except _RowProblem as problem:
                 message = f"row {row}, field {excerpt(column.name)}: {problem.message}"
                 problems.append(FieldProblem(row, column.name, problem.code, message))
+                if len(problems) == max_problems:
+                    break
         return values
 
 
@@ -292,18 +312,45 @@ def _text(body: bytes | bytearray, start: int, end: int, prefix: str, suffix: st
         raise MalformedJSONError("invalid UTF-8", len(prefix) + error.start) from None
 
 
-def _raw_rows(text: str) -> list[msgspec.Raw]:
-    """The rows of a JSON text, undecoded but known to be JSON."""
+def _raw_rows(text: str) -> Iterator[msgspec.Raw]:
+    """The rows of a JSON text, undecoded but known to be JSON.
+
+    Raises:
+        MalformedJSONError, NotRowsError: it is none, or holds no rows.
+    """
     try:
         raw = _decode_raw(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise _malformed(error, text) from error
     kind = _json_kind(raw)
-    if kind == "an array":
-        return _decode_raw_rows(raw)
     if kind == "an object":
-        return [raw]
-    raise NotRowsError(kind)
+        return iter((raw,))
+    if kind != "an array":
+        raise NotRowsError(kind)
+    return iter(_decode_raw_rows(raw)) if len(text) <= _LARGE_PIECE_BYTES else _elements(text)
+
+
+def _elements(array: str) -> Iterator[msgspec.Raw]:
+    """The elements of a JSON array one after the other, where all of them at once might fill the memory."""
+    depth, start = 0, 0
+    for token in _STRUCTURE.finditer(array):
+        mark = token[0]
+        if mark in {"[", "{"}:
+            depth += 1
+            if depth == 1:
+                start = token.end()
+        elif (mark == "," and depth == 1) or (mark == "]" and depth == 1):
+            element = array[start : token.start()].strip()
+            if element:
+                yield msgspec.Raw(element)
+            start = token.end()
+        if mark in {"]", "}"}:
+            depth -= 1
+
+
+def _decode_nothing(_text: str) -> Any:
+    """In the place of a decoder that cannot be made: every text goes the thorough way."""
+    raise msgspec.ValidationError
 
 
 def _json_kind(raw: msgspec.Raw) -> str:
@@ -313,7 +360,7 @@ def _json_kind(raw: msgspec.Raw) -> str:
 
 def _malformed(error: Exception, text: str) -> MalformedJSONError:
     if isinstance(error, RecursionError):
-        return MalformedJSONError("nested too deeply", _too_deep_at(text.encode()))
+        return MalformedJSONError("nested too deeply", _too_deep_at(text))
     reason = str(error).removeprefix("JSON is malformed: ")
     found = _OFFSET.search(reason)
     if found is None:
@@ -321,11 +368,12 @@ def _malformed(error: Exception, text: str) -> MalformedJSONError:
     return MalformedJSONError(reason[: found.start()].strip(), int(found[1]))
 
 
-def _too_deep_at(text: bytes) -> int:
-    """The byte at which nesting passes what any row needs."""
-    depth = 0
-    for token in _STRUCTURE.finditer(text):
-        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(token[0], 0)
+def _too_deep_at(text: str) -> int:
+    """The byte at which nesting passes what any row needs, or where the search for it was given up."""
+    depth = end = 0
+    for token in islice(_STRUCTURE.finditer(text), _MAX_TOKENS):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
+        end = token.start()
         if depth > _MAX_DEPTH:
-            return token.start()
-    return len(text)
+            break
+    return len(text[:end].encode())

@@ -13,6 +13,7 @@ import io
 import os
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,10 @@ class StartError(ServeAppError):
     """The service did not come up."""
 
 
+class ServiceDiedError(ServeAppError):
+    """The service ended by itself."""
+
+
 class Service(NamedTuple):
     """A service that answers. ``notes`` are sentences worth telling whoever started it."""
 
@@ -47,36 +52,38 @@ class Service(NamedTuple):
     notes: tuple[str, ...]
 
 
-def run_service(config: Path, environment: Path, announce: Callable[[Service], None]) -> None:
-    """Serves ``config`` until SIGINT or SIGTERM, and leaves no process behind.
+def run_service(config: Path, environment: Path, announce: Callable[[Service], None], components: Path | None = None) -> None:
+    """Serves ``config`` until SIGINT, SIGTERM or SIGHUP, and leaves no process behind.
 
     Args:
         config: a Ray Serve config file.
         environment: ``KEY=VALUE`` lines for Ray; a variable that is set already keeps its value.
         announce: called once, when the service answers.
+        components: a folder to serve in the place of those that the config names.
 
     Raises:
         PortInUseError: the HTTP port is taken.
         SettingsError, ComponentsError: the config or the model components cannot be used.
         StartError: Ray Serve did not bring the application up.
+        ServiceDiedError: it ended by itself.
     """
-    host, port = _check_config(config)
+    document = _read_config(config, components)
+    host, port = _check_config(config, document)
     notes = _set_environment(environment)
     _check_port(host, port)
     with contextlib.suppress(_StopSignal):
         _on_stop_signals(_raise_stop_signal)
         try:
-            service = _start(config, host, port, notes)
+            service = _start(document, host, port, notes)
             announce(service)
-            while True:
-                signal.pause()
+            _wait_for_the_end()
         finally:
             _on_stop_signals(signal.SIG_IGN)  # stopping has begun; a second Ctrl-C must not cut it short
             _stop()
 
 
 class _StopSignal(BaseException):
-    """SIGINT or SIGTERM arrived; no Exception, so that nobody on the way takes it for an error."""
+    """SIGINT, SIGTERM or SIGHUP arrived; no Exception, so that nobody on the way takes it for an error."""
 
 
 def _raise_stop_signal(_number: int, _frame: FrameType | None) -> None:
@@ -84,21 +91,39 @@ def _raise_stop_signal(_number: int, _frame: FrameType | None) -> None:
 
 
 def _on_stop_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, handler)
 
 
-def _check_config(config: Path) -> tuple[str, int]:
-    """Host and port of a config whose settings and components can be used: better told now than by a replica."""
+def _read_config(config: Path, components: Path | None) -> dict[str, Any]:
     try:
         document: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))
+        if components is not None:
+            for application in document["applications"]:
+                application.setdefault("args", {})["components"] = str(components.resolve())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
+        raise SettingsError(f"{config} cannot be used: {type(error).__name__}: {error}") from error
+    return document
+
+
+def _check_config(config: Path, document: dict[str, Any]) -> tuple[str, int]:
+    """Host and port of a config whose settings and components can be used: better told now than by a replica."""
+    try:
         options = document["http_options"]
         host, port = str(options["host"]), int(options["port"])
-        arguments = [application.get("args", {}) for application in document["applications"]]
-    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError) as error:
+        applications = [
+            (application.get("args", {}), {deployment["name"] for deployment in application.get("deployments", [])})
+            for application in document["applications"]
+        ]
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise SettingsError(f"{config} cannot be used: {type(error).__name__}: {error}") from error
-    for args in arguments:
-        load_components(resolve_path(load_settings(args).components))
+    if not 0 < port < 65536:
+        raise SettingsError(f"{config}: http_options.port is {port}, which is no port")
+    for args, deployments in applications:
+        settings = load_settings(args)
+        if settings.topology == "fused" and "Classifier" in deployments:
+            raise SettingsError(f"{config}: the fused topology has no Classifier; take it out of deployments")
+        load_components(resolve_path(settings.components))
     return host, port
 
 
@@ -135,7 +160,7 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _start(config: Path, host: str, port: int, notes: tuple[str, ...]) -> Service:
+def _start(document: dict[str, Any], host: str, port: int, notes: tuple[str, ...]) -> Service:
     import ray
     from ray.serve.scripts import cli
 
@@ -144,13 +169,15 @@ def _start(config: Path, host: str, port: int, notes: tuple[str, ...]) -> Servic
         namespace="serve",
         include_dashboard=True,
         dashboard_host="127.0.0.1",
-        _node_ip_address="127.0.0.1",  # keeps Ray's own ports off the network
         log_to_driver=False,
         logging_level="error",
     )
     _on_stop_signals(_raise_stop_signal)  # again: Ray has just put its own handler of SIGTERM in place
     try:
-        cli.main(args=["run", "--non-blocking", str(config)], standalone_mode=False)
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
+            yaml.safe_dump(document, file)
+            file.flush()
+            cli.main(args=["run", "--non-blocking", file.name], standalone_mode=False)
     except ray.exceptions.RayError as error:
         raise StartError(f"Ray Serve did not start: {str(error).strip().splitlines()[-1]}") from error
     url = f"http://{'127.0.0.1' if host in {'0.0.0.0', '::'} else host}:{port}"  # noqa: S104 - compared, not bound
@@ -173,8 +200,21 @@ def _wait_until_ready(url: str) -> None:
     raise StartError(f"the service did not answer {url}/ready within {_START_TIMEOUT_S} s")
 
 
+def _wait_for_the_end() -> None:
+    """Returns never: a stop signal ends it, or the end of a process that Ray cannot do without.
+
+    Raises:
+        ServiceDiedError: Ray has died; whoever supervises this process may start it again.
+    """
+    core = [process for process in psutil.Process().children() if process.name() in {"raylet", "gcs_server"}]
+    while True:
+        gone, _ = psutil.wait_procs(core, timeout=1.0)
+        if gone:
+            raise ServiceDiedError(f"{gone[0].name()}, which Ray cannot do without, has died")
+
+
 def _stop() -> None:
-    """Lets what is in flight be answered, then makes sure that no process of ours is left."""
+    """Shuts Serve and Ray down, and makes sure that no process of ours is left."""
     import ray
     from ray import serve
 

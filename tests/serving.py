@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -104,6 +105,7 @@ def serve(command: Sequence[str], url: str, environment: dict[str, str] | None =
                 with contextlib.suppress(psutil.NoSuchProcess):
                     leftover.kill()
             popen.wait(STOP_TIMEOUT_S)
+            shutil.rmtree(folder)
         assert names == [], f"{command} left processes behind"
 
 

@@ -191,6 +191,25 @@ def test_a_folder_of_something_else_is_never_replaced(tmp_path: Path, published:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_a_folder_that_only_looks_like_components_is_never_replaced(folder: Path, published: PublishedModel) -> None:
+    (folder / "notes.txt").write_text("precious")
+    with pytest.raises(ComponentsError, match="holds other files"):
+        save_components(folder, draft_reference(published))
+    (folder / "notes.txt").unlink()
+    (folder / "manifest.json").write_text('{"name": "a web application"}')
+    with pytest.raises(ComponentsError, match="cannot be read"):
+        save_components(folder, draft_reference(published))
+    assert (folder / "manifest.json").read_text() == '{"name": "a web application"}'
+
+
+def test_a_link_to_components_stays_a_link(folder: Path, published: PublishedModel) -> None:
+    link = folder.parent / "link"
+    link.symlink_to(folder)
+    save_components(link, draft_reference(published, "reject"))
+    assert link.is_symlink()
+    assert load_components(folder).manifest.schema.column("x5").unknown == "reject"
+
+
 def test_saving_replaces_the_old_components_and_leaves_nothing_else(folder: Path, published: PublishedModel) -> None:
     save_components(folder, draft_reference(published, "reject"))
     assert load_components(folder).manifest.schema.column("x5").unknown == "reject"

@@ -21,7 +21,7 @@ PROBLEM = FieldProblem(3, "x53", "not_a_number", "row 3, field 'x53': 'abc' is n
         errors.NotRowsError("null"),
         errors.TooManyRowsError(5),
         errors.BodyTooLargeError(10),
-        errors.BodyTooSlowError(2.5),
+        errors.BodyTooSlowError(),
         errors.InvalidRowsError([PROBLEM]),
         errors.ScoringError("lost"),
     ],

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -326,10 +327,41 @@ def test_many_bad_rows_have_at_least_one_problem_each_and_no_flood_of_them() -> 
     assert len(problems) == 3 * 1000 + 4000
 
 
-def test_tiny_rows_hidden_from_the_cutting_are_too_many_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tiny", ["{}", "0", "[]", json.dumps(GOOD)])
+def test_tiny_rows_hidden_from_the_cutting_are_too_many_before_all_are_in_memory(
+    monkeypatch: pytest.MonkeyPatch, tiny: str
+) -> None:
     monkeypatch.setattr(rows_module, "_PIECE_BYTES", 1000)
     monkeypatch.setattr(rows_module, "_LARGE_PIECE_BYTES", 4000)
-    monkeypatch.setattr(rows_module, "_raw_rows", lambda text: pytest.fail(f"{len(text)} bytes decoded"))
-    trap = json.dumps({"zzz": "}, {" * 20_000})
-    with pytest.raises(TooManyRowsError):
-        parse("[" + trap + ",{}" * 50_000 + "]", max_rows=1000)
+    body = "[" + json.dumps({**GOOD, "zzz": "}, {" * 20_000}) + f",{tiny}" * 200_000 + "]"
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooManyRowsError):
+            parse(body, max_rows=1000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 * len(body) + 2_000_000
+
+
+def test_braces_in_texts_and_nested_values_that_are_not_used_are_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_module, "_PIECE_BYTES", 1000)
+    monkeypatch.setattr(rows_module, "_LARGE_PIECE_BYTES", 4000)
+    nested = [{**GOOD, "tags": [{"a": 1, "b": [[], {}]}] * 50, "text": "},{" * 20, "a b": float(row)} for row in range(90)]
+    values, problems, _, count = parse(json.dumps(nested), max_rows=100)
+    assert ([line[0] for line in values], problems, count) == ([float(row) for row in range(90)], [], 90)
+    assert parse(json.dumps({**GOOD, "text": "{" * 100_000}), max_rows=100)[3] == 1
+
+
+def test_columns_whose_names_json_escapes_are_read_like_others() -> None:
+    columns = (Column('say "a"\\b\n', "numeric"), Column("c", "categorical", levels=("x",)))
+    rows = [{columns[0].name: 1.5, "c": "x"}, {columns[0].name: "bad", "c": "x"}]
+    values, problems, _, _ = parse(json.dumps(rows), columns=columns)
+    assert values == [[1.5, 0.0]]
+    assert [(problem.row, problem.field) for problem in problems] == [(1, columns[0].name)]
+
+
+def test_where_a_bad_row_stands_does_not_change_what_is_said_of_it() -> None:
+    rows = [dict(GOOD) for _ in range(2000)]
+    rows[1500] = {**GOOD, "a b": "x", "m": "y"}
+    assert [problem.field for problem in parse(json.dumps(rows))[1]] == ["a b", "m"]
