@@ -7,6 +7,7 @@ app.py's business; ``serve run config/serve_config.yaml`` deploys the same witho
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import importlib.util
 import io
@@ -71,6 +72,7 @@ def run_service(config: Path, environment: Path, announce: Callable[[Service], N
     host, port = _check_config(config, document)
     notes = _set_environment(environment)
     _check_port(host, port)
+    _adopt_orphans()
     with contextlib.suppress(_StopSignal):
         _on_stop_signals(_raise_stop_signal)
         try:
@@ -93,6 +95,14 @@ def _raise_stop_signal(_number: int, _frame: FrameType | None) -> None:
 def _on_stop_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, handler)
+
+
+def _adopt_orphans() -> None:
+    """Makes this process the parent of any descendant whose own parent dies, so that _stop finds all of them (Linux)."""
+    set_child_subreaper = 36  # PR_SET_CHILD_SUBREAPER of linux/prctl.h
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(set_child_subreaper, 1, 0, 0, 0)
 
 
 def _read_config(config: Path, components: Path | None) -> dict[str, Any]:
@@ -206,11 +216,12 @@ def _wait_for_the_end() -> None:
     Raises:
         ServiceDiedError: Ray has died; whoever supervises this process may start it again.
     """
-    core = [process for process in psutil.Process().children() if process.name() in {"raylet", "gcs_server"}]
+    names = {process.pid: process.name() for process in psutil.Process().children()}
+    core = [psutil.Process(pid) for pid, name in names.items() if name in {"raylet", "gcs_server"}]
     while True:
         gone, _ = psutil.wait_procs(core, timeout=1.0)
         if gone:
-            raise ServiceDiedError(f"{gone[0].name()}, which Ray cannot do without, has died")
+            raise ServiceDiedError(f"{names[gone[0].pid]}, which Ray cannot do without, has died")
 
 
 def _stop() -> None:

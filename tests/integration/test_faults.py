@@ -1,0 +1,78 @@
+"""A real service with small limits: overload, stalled clients, and the death of Ray itself."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+from serving import Server, run_command, serve, write_config
+
+ROOM = 6  # requests at once: four running and two waiting
+
+
+@pytest.fixture(scope="module")
+def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    def make_small(config: dict[str, Any]) -> None:
+        (application,) = config["applications"]
+        application["args"]["limits"] |= {"idle_timeout_s": 3.0, "max_body_bytes": 100_000}
+        for deployment in application["deployments"]:
+            del deployment["autoscaling_config"]
+            if deployment["name"] == "Preprocessor":
+                deployment |= {"num_replicas": 1, "max_ongoing_requests": 4, "max_queued_requests": ROOM - 4}
+
+    config, url = write_config(tmp_path_factory.mktemp("small"), make_small)
+    with serve(run_command(config), url) as running:
+        yield running
+
+
+def stalled(server: Server) -> socket.socket:
+    """A client that announces a body and never sends the rest of it."""
+    address = urlsplit(server.url)
+    client = socket.create_connection((address.hostname, address.port), timeout=30)
+    client.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n[")
+    return client
+
+
+def test_beyond_its_room_the_service_says_503_in_json_and_stalled_clients_cannot_hold_it(
+    small_server: Server, example: dict[str, Any]
+) -> None:
+    with ExitStack() as clients:
+        stallers = [clients.enter_context(closing(stalled(small_server))) for _ in range(4 * ROOM)]
+        said = [staller.recv(4096).decode() for staller in stallers]
+    refused = [answer for answer in said if answer.startswith("HTTP/1.1 503 ")]
+    given_up = [answer for answer in said if answer.startswith("HTTP/1.1 408 ")]
+    assert len(refused) + len(given_up) == len(stallers)
+    assert len(refused) > 0
+    assert len(given_up) >= 4
+    for answer in refused:
+        head, _, body = answer.partition("\r\n\r\n")
+        assert "retry-after: 1" in head
+        error = json.loads(body)["error"]
+        assert error["code"] == "unavailable"
+        assert f"x-request-id: {error['request_id']}" in head
+    assert small_server.predict(json.dumps([example])).status_code == 200
+
+
+@pytest.mark.parametrize("request_id", [b"\xff", b"x" * 5000, b""])
+def test_a_request_id_that_is_none_is_replaced(small_server: Server, example: dict[str, Any], request_id: bytes) -> None:
+    response = small_server.predict(json.dumps([example]), headers={"x-request-id": request_id})
+    assert response.status_code == 200
+    assert 10 < len(response.headers["x-request-id"]) < 50
+
+
+def test_run_ends_by_itself_when_ray_dies(small_server: Server, tmp_path: Path) -> None:
+    # The last test of this module: it ends the service.
+    family = small_server.process.children(recursive=True)
+    (raylet,) = [process for process in family if process.name() == "raylet"]
+    raylet.kill()
+    assert small_server.process.wait(60) is not None
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert [process.name() for process in alive] == []
+    assert "raylet, which Ray cannot do without, has died" in small_server.log.read_text()
