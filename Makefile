@@ -24,6 +24,10 @@ data: data/test.json
 data/test.json: .venv/.installed
 	$(BIN)/python -m serve_app generate
 
+# Needs wrk; installs the rivals in environments of their own. Half an hour on two cores.
+bench: .venv/.installed-dev data
+	$(BIN)/python -m benchmarks
+
 charts: .venv/.installed-dev data
 	$(BIN)/python docs/make_charts.py
 
@@ -37,7 +41,7 @@ pins: .venv/.installed-dev
 	  -o requirements-dev.txt pyproject.toml
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache data/train.csv data/test.json
+	rm -rf .venv benchmarks/.envs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache data/train.csv data/test.json
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The project itself is put on the environment's path by one line in a .pth file: nothing to build, nothing to go stale.

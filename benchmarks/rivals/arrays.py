@@ -1,0 +1,92 @@
+"""Scoring without pandas and scikit-learn: the fitted objects are taken apart into arrays once, at start."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["CompiledModel"]
+
+
+class CompiledModel:
+    """A logistic regression on standardised numbers and one-hot categories.
+
+    Args:
+        folder: of imputer.pkl, scaler.pkl, model.pkl and manifest.json.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        imputer, scaler, model = (joblib.load(folder / f"{part}.pkl") for part in ("imputer", "scaler", "model"))
+        manifest = json.loads((folder / "manifest.json").read_text())
+        self.selected_features: list[str] = manifest["selected_features"]
+        self.classes: list[Any] = manifest["classes"]
+        self.threshold: float = manifest["threshold"]
+        weights = dict(zip(model.feature_names_in_, model.coef_[0], strict=True))
+        self._intercept = float(model.intercept_[0])
+        kinds = {column["name"]: column["kind"] for column in manifest["schema"]["columns"]}
+        self.numeric = [name for name in self.selected_features if kinds[name] != "categorical"]
+        self.categorical = [name for name in self.selected_features if kinds[name] == "categorical"]
+        position = {name: index for index, name in enumerate(scaler.feature_names_in_)}
+        chosen = [position[name] for name in self.numeric]
+        self._imputed, self._means, self._scales = (
+            learned[chosen] for learned in (imputer.statistics_, scaler.mean_, scaler.scale_)
+        )
+        self._weights = np.array([weights[name] for name in self.numeric])
+        # A level's share of the log-odds; one that is missing, unknown or the baseline adds nothing.
+        self._level_weights = {
+            name: {
+                feature["level"]: weights[f"{name}_{feature['level']}"]
+                for feature in manifest["features"]
+                if feature["column"] == name
+            }
+            for name in self.categorical
+        }
+
+    def score(self, numbers: Sequence[Sequence[Any]], categories: Sequence[Sequence[Any]]) -> NDArray[np.float64]:
+        """The probability of the positive class of each row.
+
+        Args:
+            numbers: the cells of each column of ``numeric``, in that order.
+            categories: the cells of each column of ``categorical``, in that order.
+        """
+        matrix = np.array([list(map(_number, cells)) for cells in numbers]).T
+        matrix = np.where(np.isnan(matrix), self._imputed, matrix)
+        log_odds = ((matrix - self._means) / self._scales) @ self._weights + self._intercept
+        for name, cells in zip(self.categorical, categories, strict=True):
+            known = self._level_weights[name]
+            log_odds += np.array([known.get(cell, 0.0) for cell in cells])
+        probabilities: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-log_odds))
+        return probabilities
+
+    def answers(self, probabilities: NDArray[np.float64]) -> list[dict[str, Any]]:
+        """The service's answer to each row."""
+        negative, positive = self.classes
+        return [
+            {
+                "probability_positiveclass": probability,
+                "probability_predictedclass": probability if probability >= self.threshold else 1.0 - probability,
+                "selected_features": self.selected_features,
+                "predicted_class": positive if probability >= self.threshold else negative,
+            }
+            for probability in probabilities.tolist()
+        ]
+
+
+def _number(cell: Any) -> float:
+    """A number, or the text of one: ``"$5,547.78"``, ``"($5,032.58)"``, ``"36.29%"``."""
+    if type(cell) is float:
+        return cell
+    if cell is None or cell == "":
+        return np.nan
+    if isinstance(cell, str):
+        return float(cell.translate(_PLAIN))
+    return float(cell)
+
+
+_PLAIN = str.maketrans("(", "-", "$,%)")

@@ -1,0 +1,1 @@
+"""FastAPI around a scikit-learn Pipeline."""
