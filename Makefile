@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 ROOT := $(CURDIR)
 
-.PHONY: install run test check bench charts data pins clean
+.PHONY: install run test check bench bench-pins charts data pins clean
 
 install: .venv/.installed
 run: .venv/.installed
@@ -39,6 +39,13 @@ pins: .venv/.installed-dev
 	CUSTOM_COMPILE_COMMAND="make pins" $(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url \
 	  --no-emit-find-links --no-emit-trusted-host --no-emit-options --extra dev -c requirements.txt \
 	  -o requirements-dev.txt pyproject.toml
+
+# The same for the benchmark's rivals, after a change of their requirements.in.
+bench-pins: .venv/.installed-dev
+	$(BIN)/python -m pip install --quiet pip-tools
+	for f in benchmarks/rivals/*/requirements.in; do (cd $$(dirname $$f) && CUSTOM_COMPILE_COMMAND="make bench-pins" \
+	  $(ROOT)/$(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	  --no-emit-options requirements.in) || exit 1; done
 
 clean:
 	rm -rf .venv benchmarks/.envs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache data/train.csv data/test.json

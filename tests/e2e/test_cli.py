@@ -58,6 +58,8 @@ def test_run_refuses_settings_and_components_that_cannot_be_used(tmp_path: Path)
         ("max_rows: 200000", "max_raws: 1", "max_raws"),
         ("components: model_components", f"components: {tmp_path}", "manifest.json"),
         ("port: 1313", "prot: 1313", "port"),
+        ("port: 1313", "port: 99999", "99999, which is no port"),
+        ("topology: split", "topology: fused", "the fused topology has no Classifier"),
     ):
         text = config.read_text()
         assert old in text
@@ -72,6 +74,12 @@ def test_the_unknown_category_policy_is_a_choice_of_the_makers(tmp_path: Path) -
     assert serve_app("publish-reference", "--unknown-category", "reject", "--out", tmp_path / "model").returncode == 0
     manifest = json.loads((tmp_path / "model" / "manifest.json").read_text())
     assert {column.get("unknown") for column in manifest["schema"]["columns"] if column["kind"] == "categorical"} == {"reject"}
+
+
+def test_run_refuses_components_that_are_named_and_missing(tmp_path: Path) -> None:
+    done = serve_app("run", "--components", tmp_path / "nowhere")
+    assert done.returncode == 1
+    assert "nowhere/manifest.json: cannot be read" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["train", "nowhere.csv", "--target", "y"], ["check", "nowhere"]])
