@@ -101,19 +101,21 @@ class RowParser:
         self._decode: Callable[[str], Any] = decode if is_renamable else _decode_nothing
 
     def chunks(self, body: bytes | bytearray) -> Iterator[RowChunk]:
-        """The rows of a request's body, in order, in chunks of at most a millisecond or so of work.
+        """The rows of a request's body, in order, in one or more chunks of at most a millisecond or so of work.
 
         Raises:
             MalformedJSONError: the body is no JSON (RFC 8259: UTF-8, no NaN, no Infinity, nothing behind the value).
             NotRowsError: it is JSON, but neither an array nor an object.
             TooManyRowsError: more rows than ``max_rows``.
         """
-        rows = 0
+        rows, chunk = 0, None
         for chunk in self._chunks(body):
             rows += chunk.rows
             if rows > self._max_rows:
                 raise TooManyRowsError(self._max_rows)
             yield chunk
+        if chunk is None:
+            yield RowChunk(np.empty((0, len(self.columns))), 0, (), ())
 
     def _chunks(self, body: bytes | bytearray) -> Iterator[RowChunk]:
         row, bad_rows, start, size = 0, 0, 0, _PIECE_BYTES

@@ -94,7 +94,8 @@ def _raise_stop_signal(_number: int, _frame: FrameType | None) -> None:
 
 def _on_stop_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, handler)
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # under nohup it stays ignored
+            signal.signal(number, handler)
 
 
 def _adopt_orphans() -> None:

@@ -359,6 +359,8 @@ def test_columns_whose_names_json_escapes_are_read_like_others() -> None:
     values, problems, _, _ = parse(json.dumps(rows), columns=columns)
     assert values == [[1.5, 0.0]]
     assert [(problem.row, problem.field) for problem in problems] == [(1, columns[0].name)]
+    (chunk,) = RowParser(columns, max_magnitude=1e300, max_rows=10).chunks(b"[]")
+    assert chunk.values.shape == (0, 2)
 
 
 def test_where_a_bad_row_stands_does_not_change_what_is_said_of_it() -> None:
