@@ -43,6 +43,7 @@ __all__ = ["Components", "Draft", "GoldenRow", "Manifest", "compile_draft", "loa
 FORMAT = 1
 MANIFEST = "manifest.json"
 ESTIMATORS = ("imputer", "scaler", "model")
+FILES = frozenset(f"{part}.pkl" for part in ESTIMATORS)
 LIBRARIES = ("scikit-learn", "numpy", "scipy", "joblib")
 GOLDEN_TOLERANCE = 1e-12
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", re.ASCII)  # fit for an HTTP header
@@ -164,8 +165,7 @@ def save_components(folder: Path, draft: Draft) -> Components:
     import joblib
 
     folder = folder.resolve()  # a link keeps pointing where it does
-    ours = {MANIFEST, *(f"{part}.pkl" for part in ESTIMATORS)}
-    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - ours):
+    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - FILES - {MANIFEST}):
         raise ComponentsError(str(folder), "holds other files than model components; name a new folder")
     if (folder / MANIFEST).exists():
         _read_manifest(folder)
@@ -198,7 +198,7 @@ def _read_manifest(folder: Path) -> tuple[Manifest, str]:
         raise ComponentsError(str(folder / MANIFEST), f"cannot be read: {error}") from error
     if manifest.format != FORMAT:
         raise ComponentsError(str(folder / MANIFEST), f"format {manifest.format} is not {FORMAT}, which this version reads")
-    if set(manifest.files) != {f"{part}.pkl" for part in ESTIMATORS}:
+    if manifest.files.keys() != FILES:
         raise ComponentsError(str(folder / MANIFEST), "names other files than imputer.pkl, scaler.pkl and model.pkl")
     if not manifest.golden:
         raise ComponentsError(str(folder / MANIFEST), "has no golden rows")
@@ -320,7 +320,7 @@ def _score_golden_rows(manifest: Manifest, draft: Draft) -> tuple[GoldenRow, ...
 
 def _predict_proba(model: Any, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     with warnings.catch_warnings():
-        # scikit-learn misses the column names; their order was compared above, and pandas takes a second to import.
+        # scikit-learn misses the column names; _compile has compared their order with the manifest's.
         warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
         return np.asarray(model.predict_proba(matrix))
 
