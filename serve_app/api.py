@@ -204,10 +204,11 @@ async def _read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes | 
         async with asyncio.timeout(limits.idle_timeout_s) as timeout:
             while more_body:
                 message = await receive()
-                timeout.reschedule(min(now() + limits.idle_timeout_s, end))
                 if message["type"] == "http.disconnect":
                     raise _ClientGoneError
                 more_body = message.get("more_body", False)
+                if more_body:
+                    timeout.reschedule(min(now() + limits.idle_timeout_s, end))
                 part = message.get("body", b"")
                 if body:
                     body += part

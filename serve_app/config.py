@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from serve_app.errors import SettingsError
 
-__all__ = ["PROJECT_ROOT", "BatchSettings", "Limits", "Settings", "load_settings", "resolve_path"]
+__all__ = ["PROJECT_ROOT", "BatchSettings", "Limits", "ServeBatchSettings", "Settings", "load_settings", "resolve_path"]
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 """The folder that relative paths in the settings start from, wherever a replica happens to run."""
@@ -29,14 +29,17 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BatchSettings(_Section, frozen=True):
-    """How concurrent work is merged by ``@serve.batch``, weighed in rows.
-
-    ``max_rows`` also is the size of the pieces that a larger request is cut into.
-    """
+    """How much concurrent work is merged, weighed in rows."""
 
     max_rows: Positive = 4096
-    wait_timeout_s: Seconds = 0.0
     max_concurrent_batches: Positive = 2
+
+
+class ServeBatchSettings(BatchSettings, frozen=True):
+    """The same as the parameters of ``@serve.batch``."""
+
+    max_rows: Positive = 8192
+    wait_timeout_s: Seconds = 0.0
 
 
 class Limits(_Section, frozen=True):
@@ -64,7 +67,7 @@ class Settings(_Section, frozen=True):
     topology: Topology = "split"
     limits: Limits = Limits()
     preprocessor_batches: BatchSettings = BatchSettings()
-    classifier_batches: BatchSettings = BatchSettings(max_rows=8192)
+    classifier_batches: ServeBatchSettings = ServeBatchSettings()
 
     def __post_init__(self) -> None:
         if self.classifier_batches.max_rows < self.preprocessor_batches.max_rows:

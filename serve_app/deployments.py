@@ -9,17 +9,20 @@ A request is read and checked before it is merged with others, so a bad one can 
 from __future__ import annotations
 
 import asyncio
+import gc
+import inspect
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from ray import serve
 from ray.serve import metrics
 
 from serve_app.answers import AnswerEncoder
-from serve_app.batching import RowBatcher, concatenate, split
+from serve_app.batching import RowBatcher, concatenate, count_rows, split
 from serve_app.components import GOLDEN_TOLERANCE, Components, load_components
 from serve_app.config import Settings, resolve_path
 from serve_app.errors import FieldProblem, InvalidRowsError, ScoringError
@@ -42,8 +45,15 @@ class Classifier:
 
     def __init__(self, settings: Settings) -> None:
         self._components = load_components(resolve_path(settings.components))
+        self._scorer = self._components.scorer
         batches = settings.classifier_batches
-        self._batcher = RowBatcher(self._score_batch, batches, batches.max_rows)
+        self._score = serve.batch(
+            max_batch_size=batches.max_rows,
+            batch_wait_timeout_s=batches.wait_timeout_s,
+            max_concurrent_batches=batches.max_concurrent_batches,
+            batch_size_fn=count_rows,  # cannot fail: one that raises would end the batching task
+        )(self._batch_function())
+        _spare_the_garbage_collector()
 
     async def score(self, digest: str, matrix: bytes) -> bytes:
         """Probabilities of a matrix; both are the bytes of C-ordered float64 arrays, which cost less to send than arrays.
@@ -58,14 +68,22 @@ class Classifier:
         if digest != self._components.digest:
             raise ScoringError("the classifier and the preprocessor hold different model components")
         features = len(self._components.manifest.features)
-        return (await self._batcher.score(np.frombuffer(matrix).reshape(-1, features))).tobytes()
+        probabilities: Array = await self._score(np.frombuffer(matrix).reshape(-1, features))
+        return probabilities.tobytes()
 
     async def check_health(self) -> None:
-        """Raises when the replica has to be replaced; Ray Serve calls it from time to time."""
-        await self._batcher.check_health()
+        """Raises RuntimeError when the batching task, which nothing revives, has ended; Ray Serve calls it now and then."""
+        if not await self._score._is_batching_task_alive():  # noqa: SLF001 - the only way to see it
+            raise RuntimeError("the batching task has ended")
 
-    async def _score_batch(self, batch: list[Array]) -> list[Array]:
-        return split(self._components.scorer.score(concatenate(batch)), batch)
+    def _batch_function(self) -> Callable[[list[Array]], Awaitable[list[Array]]]:
+        """What ``@serve.batch`` wraps: a function that carries its signature, for it is asked for on every call."""
+
+        async def score_batch(batch: list[Array]) -> list[Array]:
+            return split(self._scorer.score(concatenate(batch)), batch)
+
+        score_batch.__signature__ = inspect.signature(score_batch)  # type: ignore[attr-defined]
+        return score_batch
 
 
 class MatrixScorer(Protocol):
@@ -141,13 +159,18 @@ class Preprocessor:
             self._classifier, self._batcher = LocalClassifier(self.components), None
         else:
             self._classifier = RemoteClassifier(classifier, self.components)
-            self._batcher = RowBatcher(self._score_batch, settings.preprocessor_batches, self._max_rows)
+            self._batcher = RowBatcher(
+                self._score_batch,
+                max_rows=self._max_rows,
+                max_concurrent_batches=settings.preprocessor_batches.max_concurrent_batches,
+            )
         self._golden_values, self._golden_probabilities = self.components.golden_values()
         self._unknown_categories = metrics.Counter(
             "class_prediction_unknown_categories",
             description="Cells whose category the model does not know, scored as if they were null.",
             tag_keys=("column",),
         )
+        _spare_the_garbage_collector()
 
     async def predict(self, body: bytes | bytearray, *, report_bad_rows: bool = False) -> list[bytes]:
         """The JSON array of answers, in pieces, to a request's body; in the order of its rows.
@@ -163,8 +186,9 @@ class Preprocessor:
         parsed = await self._parse(body)
         if parsed.problems and not report_bad_rows:
             raise InvalidRowsError(parsed.problems)
-        for column, cells in Counter(str(warning.field) for warning in parsed.warnings).items():
-            self._unknown_categories.inc(cells, tags={"column": column})
+        if parsed.warnings:
+            for column, cells in Counter(str(warning.field) for warning in parsed.warnings).items():
+                self._unknown_categories.inc(cells, tags={"column": column})
         probabilities = await self._score(parsed.values)
         pieces = []
         for piece in self._answers.encode(probabilities, parsed.warnings, parsed.problems):
@@ -182,11 +206,6 @@ class Preprocessor:
             _logger.warning("not ready: %s", str(error) or "the round trip takes too long")
             return False
         return bool(np.abs(probabilities - self._golden_probabilities).max() <= GOLDEN_TOLERANCE)
-
-    async def check_health(self) -> None:
-        """Raises when the replica has to be replaced; Ray Serve calls it from time to time."""
-        if self._batcher is not None:
-            await self._batcher.check_health()
 
     async def _parse(self, body: bytes | bytearray) -> _ParsedRequest:
         values: list[Array] = []
@@ -216,10 +235,17 @@ class Preprocessor:
     async def _score_values(self, values: Array) -> Array:
         return await self._classifier.score_matrix(self.components.encoder.encode(values))
 
-    async def _score_batch(self, batch: list[Array]) -> Sequence[Array | Exception]:
+    async def _score_batch(self, batch: list[Array]) -> Sequence[Array]:
         try:
             probabilities = await self._score_values(concatenate(batch))
-        except Exception as error:  # whatever a lost or overloaded replica makes Ray raise, each request gets an answer
+        # Whatever a lost, overloaded or stopping replica makes Ray raise, each request gets an answer.
+        except (Exception, asyncio.CancelledError) as error:
             _logger.exception("the classifier did not score a batch of %d requests", len(batch))
-            return [ScoringError(f"the classifier failed: {type(error).__name__}")] * len(batch)
+            raise ScoringError(f"the classifier failed: {type(error).__name__}") from error
         return split(probabilities, batch)
+
+
+def _spare_the_garbage_collector() -> None:
+    """Takes all that a replica has loaded, half a million objects that stay, out of what the collector looks through."""
+    gc.collect()
+    gc.freeze()

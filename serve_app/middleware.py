@@ -21,13 +21,21 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-_STEERING = frozenset(
+# The headers that the service, its documentation pages and Ray's tracing read. Ray Serve looks at each header several times,
+# and some steer it: x-request-timeout-seconds, x-session-id, serve_multiplexed_model_id.
+_READ = frozenset(
     {
-        b"x-request-timeout-seconds",
-        b"x-request-disconnect-disabled",
-        b"x-session-id",
-        b"serve_multiplexed_model_id",
-        b"serve-multiplexed-model-id",
+        b"content-length",
+        b"content-type",
+        b"content-encoding",
+        b"x-request-id",
+        b"host",
+        b"range",
+        b"if-range",
+        b"if-none-match",
+        b"if-modified-since",
+        b"traceparent",
+        b"tracestate",
     }
 )
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
@@ -51,7 +59,7 @@ class OuterLayer:
         scope["headers"] = [
             header
             for header in scope["headers"]
-            if header[0] not in _STEERING and (header[0] != b"x-request-id" or _REQUEST_ID.fullmatch(header[1]))
+            if header[0] in _READ and (header[0] != b"x-request-id" or _REQUEST_ID.fullmatch(header[1]))
         ]
         scope["headers"].append(_NO_WATCHING)
         is_replaced = False

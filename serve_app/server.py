@@ -17,6 +17,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -69,14 +70,14 @@ def run_service(config: Path, environment: Path, announce: Callable[[Service], N
         ServiceDiedError: it ended by itself.
     """
     document = _read_config(config, components)
-    host, port = _check_config(config, document)
+    host, port, folders = _check_config(config, document)
     notes = _set_environment(environment)
     _check_port(host, port)
     _adopt_orphans()
     with contextlib.suppress(_StopSignal):
         _on_stop_signals(_raise_stop_signal)
         try:
-            service = _start(document, host, port, notes)
+            service = _start(document, host, port, folders, notes)
             announce(service)
             _wait_for_the_end()
         finally:
@@ -117,8 +118,8 @@ def _read_config(config: Path, components: Path | None) -> dict[str, Any]:
     return document
 
 
-def _check_config(config: Path, document: dict[str, Any]) -> tuple[str, int]:
-    """Host and port of a config whose settings and components can be used: better told now than by a replica."""
+def _check_config(config: Path, document: dict[str, Any]) -> tuple[str, int, list[Path]]:
+    """Host, port and folders of components of a config whose settings can be used: better told now than by a replica."""
     try:
         options = document["http_options"]
         host, port = str(options["host"]), int(options["port"])
@@ -130,12 +131,13 @@ def _check_config(config: Path, document: dict[str, Any]) -> tuple[str, int]:
         raise SettingsError(f"{config} cannot be used: {type(error).__name__}: {error}") from error
     if not 0 < port < 65536:
         raise SettingsError(f"{config}: http_options.port is {port}, which is no port")
+    folders = []
     for args, deployments in applications:
         settings = load_settings(args)
         if settings.topology == "fused" and "Classifier" in deployments:
             raise SettingsError(f"{config}: the fused topology has no Classifier; take it out of deployments")
-        load_components(resolve_path(settings.components))
-    return host, port
+        folders.append(resolve_path(settings.components))
+    return host, port, folders
 
 
 def _set_environment(path: Path) -> tuple[str, ...]:
@@ -171,19 +173,23 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _start(document: dict[str, Any], host: str, port: int, notes: tuple[str, ...]) -> Service:
-    import ray
-    from ray.serve.scripts import cli
+def _start(document: dict[str, Any], host: str, port: int, folders: list[Path], notes: tuple[str, ...]) -> Service:
+    # Loading components takes seconds, and so does waiting for Ray's processes: both at once.
+    with ThreadPoolExecutor(max_workers=1) as loader:
+        loaded = loader.submit(lambda: list(map(load_components, folders)))
+        import ray
+        from ray.serve.scripts import cli
 
-    context = ray.init(
-        address="local",
-        namespace="serve",
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        log_to_driver=False,
-        logging_level="error",
-    )
-    _on_stop_signals(_raise_stop_signal)  # again: Ray has just put its own handler of SIGTERM in place
+        context = ray.init(
+            address="local",
+            namespace="serve",
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            log_to_driver=False,
+            logging_level="error",
+        )
+        _on_stop_signals(_raise_stop_signal)  # again: Ray has just put its own handler of SIGTERM in place
+        loaded.result()
     try:
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
             yaml.safe_dump(document, file)

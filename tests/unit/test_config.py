@@ -22,7 +22,7 @@ def test_the_committed_config_can_be_used() -> None:
         ({"limits": {"max_row": 1}}, "max_row"),
         ({"limits": {"max_rows": 0}}, "max_rows"),
         ({"limits": {"max_rows": "many"}}, "max_rows"),
-        ({"preprocessor_batches": {"wait_timeout_s": -1}}, "wait_timeout_s"),
+        ({"classifier_batches": {"wait_timeout_s": -1}}, "wait_timeout_s"),
         ({"preprocessor_batches": {"max_rows": 100_000}}, "max_rows"),
     ],
 )

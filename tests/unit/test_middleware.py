@@ -31,6 +31,12 @@ def test_clients_cannot_switch_time_limits_or_watching() -> None:
     ]
 
 
+def test_the_headers_that_nobody_reads_are_left_behind() -> None:
+    headers = [(b"accept", b"*/*"), (b"content-length", b"2"), (b"x-anything", b"1"), (b"if-none-match", b"x")]
+    kept = pass_through({"type": "http", "headers": headers})["headers"][:-1]
+    assert kept == [(b"content-length", b"2"), (b"if-none-match", b"x")]
+
+
 def test_what_is_no_http_request_passes_as_it_is() -> None:
     assert pass_through({"type": "lifespan"}) == {"type": "lifespan"}
 
