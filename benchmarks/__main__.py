@@ -20,6 +20,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.floors import measure_floors
 from benchmarks.formats import Format, RowObjects
 from benchmarks.load import require_wrk
+from benchmarks.markdown import server_table, target_table
 from benchmarks.meter import Figure
 from benchmarks.report import print_report
 from benchmarks.results import Results, load_results, save_results, summarise_run
@@ -61,6 +62,7 @@ _console.width = max(_console.width, 110)  # what the tables need, wherever they
 @click.option("--out", type=_PATH, help="Results as JSON.  [default: benchmarks/results.json, of a whole run only]")
 @click.option("--chart", type=_PATH, help="Picture of the results.  [default: docs/benchmark.svg, of a whole run only]")
 @click.option("--show", type=_PATH, help="Measure nothing: show the results in this file.")
+@click.option("--markdown", is_flag=True, help="Show them as the README has them.")
 def main(  # noqa: PLR0913 - an option each
     *,
     rounds: int,
@@ -75,6 +77,7 @@ def main(  # noqa: PLR0913 - an option each
     out: Path | None,
     chart: Path | None,
     show: Path | None,
+    markdown: bool,
 ) -> None:
     """Measure this service and its rivals in turn, on the same rows, on this machine.
 
@@ -95,7 +98,10 @@ def main(  # noqa: PLR0913 - an option each
             results = run.measure(_choose(everything, only), rounds=rounds, with_floors=not only or _FLOORS in only)
         else:
             results = load_results(show)
-        print_report(results, _console)
+        if markdown:
+            click.echo(f"{server_table(results)}\n{target_table(results)}", nl=False)
+        else:
+            print_report(results, _console)
         if out is not None:
             save_results(results, out)
         if chart is not None:

@@ -17,6 +17,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.formats import BentoRows, InferenceV2, RowObjects
 from benchmarks.load import parse_wrk
 from benchmarks.machine import CpuClock, parse_cpu_line, shares
+from benchmarks.markdown import server_table, target_table
 from benchmarks.results import load_results, outcomes, save_results, summarise_run
 from benchmarks.rows import Dataset, read_dataset
 from benchmarks.scenarios import CALLS, IDLE, LOADS, MEMORY, MIXED, OWN_CALLS, START
@@ -158,6 +159,30 @@ def test_the_same_results_make_the_same_chart(tmp_path: Path) -> None:
     for name in ("one.svg", "two.svg"):
         draw_chart(results, tmp_path / name)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+
+
+def test_the_tables_in_markdown_leave_out_what_was_not_measured() -> None:
+    rounds = {
+        "serve_app": {LOADS[1].name: [{"requests_per_s": 1234.4, "errors": 0.0}]},
+        "rival": {LOADS[1].name: [{"requests_per_s": 99.0, "errors": 1.0}]},
+    }
+    titles = {"rival": "a rival", "serve_app": "this service"}
+    results = summarise_run(seconds=5, round_count=1, titles=titles, failures={}, rounds=rounds)
+    heading, rule, rival, own = server_table(results).splitlines()
+    assert heading.count("|") == rule.count("|") == rival.count("|") == own.count("|") == 7
+    assert own == "| this service | – | 1,234/s | – | – | – |"  # noqa: RUF001
+    assert "99" not in rival
+    assert len(target_table(results).splitlines()) == 2 + len(TARGETS)
+
+
+def test_the_readme_and_its_chart_show_the_committed_run(tmp_path: Path) -> None:
+    results = load_results(PROJECT_ROOT / "benchmarks" / "results.json")
+    readme = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    assert server_table(results) in readme
+    assert target_table(results) in readme
+    assert results.date in readme
+    draw_chart(results, tmp_path / "benchmark.svg")
+    assert (tmp_path / "benchmark.svg").read_bytes() == (PROJECT_ROOT / "docs" / "benchmark.svg").read_bytes()
 
 
 def test_no_results_are_an_error_in_one_line(tmp_path: Path) -> None:
