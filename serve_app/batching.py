@@ -85,7 +85,9 @@ class RowBatcher:
 
     def _take(self) -> tuple[list[Array], list[asyncio.Future[Array]]]:
         """The next batch: the first that waits, and those behind it as long as there is room."""
-        arrays, results, rows = [], [], 0
+        arrays: list[Array] = []
+        results: list[asyncio.Future[Array]] = []
+        rows = 0
         while self._waiting and (not arrays or rows + len(self._waiting[0][0]) <= self._max_rows):
             array, result = self._waiting.popleft()
             arrays.append(array)

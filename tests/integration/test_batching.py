@@ -32,7 +32,7 @@ class InProcessHandle:
         self.failure: Exception | None = None
         self._classifier = Classifier(settings)
         self._scorer = self._classifier._scorer
-        self._classifier._scorer = SimpleNamespace(score=self._count)  # type: ignore[assignment]
+        self._classifier._scorer = SimpleNamespace(score=self._count)
         self.score = SimpleNamespace(remote=self._remote)
 
     def options(self, **_: Any) -> InProcessHandle:

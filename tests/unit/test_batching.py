@@ -125,7 +125,7 @@ def test_a_failure_reaches_all_of_its_batch_and_nobody_else() -> None:
         double.failure = ConnectionError("lost")
         failed = await asyncio.gather(batcher.score(column(1)), batcher.score(column(2)), return_exceptions=True)
         double.failure = None
-        return failed, await batcher.score(column(3))
+        return list(failed), await batcher.score(column(3))
 
     failed, answered = asyncio.run(ask())
     assert [str(error) for error in failed] == ["lost", "lost"]
