@@ -40,7 +40,8 @@ class RowBatcher:
         self._score_batch = score_batch
         self._max_rows = max_rows
         self._max_running = max_concurrent_batches
-        self._running: set[asyncio.Task[None]] = set()
+        self._running = 0
+        self._tasks: set[asyncio.Task[None]] = set()  # the event loop itself holds them only weakly
         self._waiting: deque[tuple[Array, asyncio.Future[Array]]] = deque()
 
     async def score(self, array: Array) -> Array:
@@ -52,10 +53,11 @@ class RowBatcher:
         loop = asyncio.get_running_loop()
         result: asyncio.Future[Array] = loop.create_future()
         self._waiting.append((array, result))
-        if len(self._running) < self._max_running:
+        if self._running < self._max_running:
+            self._running += 1
             task = loop.create_task(self._run())
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return await result
 
     async def _run(self) -> None:
@@ -74,6 +76,8 @@ class RowBatcher:
                     if not result.done():  # its request may have been given up meanwhile
                         result.set_result(array)
             await self._gather()
+        # Not in a callback of the task, which is called a turn after its end: who comes in between would wait forever.
+        self._running -= 1
 
     async def _gather(self) -> None:
         """Returns when a turn of the event loop has brought nobody new."""

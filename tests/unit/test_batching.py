@@ -68,6 +68,22 @@ def test_each_array_gets_its_own_result_and_no_batch_is_too_large(
     assert double.most_running <= max_concurrent_batches
 
 
+@pytest.mark.parametrize("turns", range(20))
+def test_who_comes_just_as_a_batch_ends_is_scored_too(turns: int) -> None:
+    batcher = RowBatcher(Doubler(), max_rows=100, max_concurrent_batches=1)
+
+    async def ask() -> Array:
+        first = asyncio.create_task(batcher.score(column(1)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(60):
+            second = await batcher.score(column(2))
+        await first
+        return second
+
+    assert asyncio.run(ask()).tolist() == [[4.0]]
+
+
 def test_what_arrives_while_batches_run_is_the_next_batch() -> None:
     double = Doubler(turns=10)
     batcher = RowBatcher(double, max_rows=100, max_concurrent_batches=1)
