@@ -9,7 +9,6 @@ A request is read and checked before it is merged with others, so a bad one can 
 from __future__ import annotations
 
 import asyncio
-import gc
 import inspect
 import logging
 from collections import Counter
@@ -53,7 +52,6 @@ class Classifier:
             max_concurrent_batches=batches.max_concurrent_batches,
             batch_size_fn=count_rows,  # cannot fail: one that raises would end the batching task
         )(self._batch_function())
-        _spare_the_garbage_collector()
 
     async def score(self, digest: str, matrix: bytes) -> bytes:
         """Probabilities of a matrix; both are the bytes of C-ordered float64 arrays, which cost less to send than arrays.
@@ -170,7 +168,6 @@ class Preprocessor:
             description="Cells whose category the model does not know, scored as if they were null.",
             tag_keys=("column",),
         )
-        _spare_the_garbage_collector()
 
     async def predict(self, body: bytes | bytearray, *, report_bad_rows: bool = False) -> list[bytes]:
         """The JSON array of answers, in pieces, to a request's body; in the order of its rows.
@@ -243,9 +240,3 @@ class Preprocessor:
             _logger.exception("the classifier did not score a batch of %d requests", len(batch))
             raise ScoringError(f"the classifier failed: {type(error).__name__}") from error
         return split(probabilities, batch)
-
-
-def _spare_the_garbage_collector() -> None:
-    """Takes all that a replica has loaded, half a million objects that stay, out of what the collector looks through."""
-    gc.collect()
-    gc.freeze()

@@ -26,7 +26,7 @@ import psutil
 import requests
 import yaml
 
-from serve_app.components import load_components
+from serve_app.components import load_components, verify_files
 from serve_app.config import load_settings, resolve_path
 from serve_app.errors import PortInUseError, ServeAppError, SettingsError
 
@@ -137,6 +137,7 @@ def _check_config(config: Path, document: dict[str, Any]) -> tuple[str, int, lis
         if settings.topology == "fused" and "Classifier" in deployments:
             raise SettingsError(f"{config}: the fused topology has no Classifier; take it out of deployments")
         folders.append(resolve_path(settings.components))
+        verify_files(folders[-1])
     return host, port, folders
 
 
