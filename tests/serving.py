@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import os
 import shutil
 import signal
@@ -22,7 +23,7 @@ import yaml
 
 from serve_app.config import PROJECT_ROOT
 
-__all__ = ["Server", "free_port", "run_command", "serve", "wait_until", "write_config"]
+__all__ = ["Server", "free_port", "run_command", "serve", "wait_for_direct_way", "wait_until", "write_config"]
 
 START_TIMEOUT_S = 180
 STOP_TIMEOUT_S = 60
@@ -107,6 +108,22 @@ def serve(command: Sequence[str], url: str, environment: dict[str, str] | None =
             popen.wait(STOP_TIMEOUT_S)
             shutil.rmtree(folder)
         assert names == [], f"{command} left processes behind"
+
+
+def wait_for_direct_way(server: Server) -> None:
+    """Until HAProxy sends requests straight to a replica; at first they go through Ray Serve's own proxy."""
+    haproxy, *_ = [child for child in server.process.children(recursive=True) if child.name() == "haproxy"]
+    config = Path(haproxy.cmdline()[haproxy.cmdline().index("-f") + 1])
+
+    def is_direct() -> bool:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as admin:
+            admin.connect(str(config.with_name("admin.sock")))
+            admin.sendall(b"show stat\n")
+            rows = csv.DictReader(admin.makefile(encoding="ascii"))
+            return any("Preprocessor" in row["svname"] and row["status"] == "UP" for row in rows)
+        return False
+
+    wait_until(is_direct, "a replica behind HAProxy", 60)
 
 
 def run_command(config: Path) -> list[str]:

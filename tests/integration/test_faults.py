@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
-from serving import Server, run_command, serve, write_config
+from serving import Server, run_command, serve, wait_for_direct_way, write_config
 
 ROOM = 6  # requests at once: four running and two waiting
 
@@ -29,6 +29,7 @@ def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
     config, url = write_config(tmp_path_factory.mktemp("small"), make_small)
     with serve(run_command(config), url) as running:
+        wait_for_direct_way(running)
         yield running
 
 
