@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 ROOT := $(CURDIR)
 
-.PHONY: install run test check bench bench-pins charts data pins clean
+.PHONY: install run test check stress stress-compare stress-capacity bench bench-pins charts data pins clean
 
 install: .venv/.installed
 run: .venv/.installed
@@ -20,9 +20,26 @@ check: .venv/.installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/python -m serve_app check model_components
 
-data: data/test.json
-data/test.json: .venv/.installed
+data: data/test.json data/expected.json
+data/test.json: | .venv/.installed
 	$(BIN)/python -m serve_app generate
+# Written by the rule above too; here for rows of your own, and after a change of the model.
+data/expected.json: data/test.json model_components/manifest.json | .venv/.installed
+	$(BIN)/python -m serve_app expect
+
+# Load tests of a service that runs; stress/README.md says what each does. URL=... is the service's.
+URL ?= http://127.0.0.1:1313
+SCENARIO ?= mixed
+stress: .venv/.installed-dev data
+	$(BIN)/python -m stress run $(SCENARIO) --url $(URL)
+
+# Takes URL_A=... and URL_B=...
+stress-compare: .venv/.installed-dev data
+	@test -n "$(URL_A)" && test -n "$(URL_B)" || { echo "make stress-compare URL_A=http://... URL_B=http://..." >&2; exit 1; }
+	$(BIN)/python -m stress compare --url-a $(URL_A) --url-b $(URL_B) --scenario $(SCENARIO)
+
+stress-capacity: .venv/.installed-dev data
+	$(BIN)/python -m stress capacity --url $(URL)
 
 # Needs wrk; installs the rivals in environments of their own. Half an hour on two cores.
 bench: .venv/.installed-dev data
@@ -48,7 +65,8 @@ bench-pins: .venv/.installed-dev
 	  --no-emit-options requirements.in) || exit 1; done
 
 clean:
-	rm -rf .venv benchmarks/.envs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache data/train.csv data/test.json
+	rm -rf .venv benchmarks/.envs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache data/train.csv data/test.json data/expected.json \
+	  stress/reports
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The project itself is put on the environment's path by one line in a .pth file: nothing to build, nothing to go stale.

@@ -99,9 +99,13 @@ def run(config: Path, env_file: Path, components: Path | None) -> None:
 @click.option("--train-rows", type=click.IntRange(min=1), default=40_000, show_default=True)
 @click.option("--test-rows", type=click.IntRange(min=1), default=10_000, show_default=True)
 @_seed_option
-def generate(out: Path, train_rows: int, test_rows: int, seed: int) -> None:
-    """Write a stand-in for the exercise's data: train.csv and test.json."""
+@_components_option
+def generate(out: Path, train_rows: int, test_rows: int, seed: int, components: Path) -> None:
+    """Write a stand-in for the exercise's data: train.csv, test.json, and what the components answer to the latter."""
+    from serve_app.components import load_components
     from serve_app.generation import generate as write_stand_in
+
+    loaded = load_components(components)
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=_console) as progress:
@@ -114,6 +118,18 @@ def generate(out: Path, train_rows: int, test_rows: int, seed: int) -> None:
             advance=lambda rows: progress.advance(task, rows),
         )
     _console.print(f"{out / 'train.csv'} and {out / 'test.json'}: {stand_in.positive_share:.2%} positive")
+    _write_expectations(stand_in.test, out / "expected.json", loaded)
+
+
+@main.command()
+@click.argument("rows", type=_PATH, default=Path("data", "test.json"))
+@click.option("--out", type=_PATH, help="File to write.  [default: expected.json beside the rows]")
+@_components_option
+def expect(rows: Path, out: Path | None, components: Path) -> None:
+    """Write what the components answer to a JSON file of rows (data/test.json), for load tests to compare with."""
+    from serve_app.components import load_components
+
+    _write_expectations(rows, out or rows.with_name("expected.json"), load_components(components))
 
 
 @main.command()
@@ -191,6 +207,14 @@ def check(folder: Path | None, components: Path) -> None:
     from serve_app.components import load_components
 
     _announce_components(folder or components, load_components(folder or components))
+
+
+def _write_expectations(rows: Path, out: Path, components: Any) -> None:
+    from serve_app.expectations import write_expectations
+
+    written = write_expectations(rows, out, components)
+    model = written.model
+    _console.print(f"{out}: what {model.name} {model.version} answers to {rows}, {len(written.answers):,} rows")
 
 
 def _announce_components(folder: Path, components: Any) -> None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TextIO, TypeAlias
 
 import numpy as np
 
 from serve_app.components import Components, compile_draft
+from serve_app.files import replacing
 from serve_app.reference import PublishedModel, draft_reference, load_published_model
 from serve_app.schema import Column, Feature
 
@@ -83,10 +82,10 @@ def generate(
     folder.mkdir(parents=True, exist_ok=True)
 
     train = _draw_sample(for_train, published, model, train_rows)
-    with _replacing(train_path) as file:
+    with replacing(train_path) as file:
         _write_csv(file, published, train, _spell(for_train, published, train.values, advance))
     test = _draw_sample(for_test, published, model, test_rows)
-    with _replacing(test_path) as file:
+    with replacing(test_path) as file:
         _write_json(file, published, _spell(for_test, published, test.values, advance))
     return StandIn(train_path, test_path, positive_share=float(train.target.mean()))
 
@@ -195,15 +194,3 @@ def _write_json(file: TextIO, published: PublishedModel, rows: Iterable[Sequence
         file.write(separator + json.dumps(dict(zip(published.columns, cells, strict=True))))
         separator = ",\n"
     file.write("\n]\n")
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[TextIO]:
-    """A file that takes the place of ``path`` once it is complete."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with scratch.open("w", encoding="utf-8", newline="\n") as file:
-            yield file
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ def test_generate_train_and_check_lead_to_sound_components(tmp_path: Path) -> No
     generated = serve_app("generate", "--out", tmp_path, "--train-rows", "3000", "--test-rows", "50")
     assert generated.returncode == 0, generated.stderr
     assert "% positive" in generated.stdout
+    assert len(json.loads((tmp_path / "expected.json").read_bytes())["answers"]) == 50
     trained = serve_app("train", tmp_path / "train.csv", "--target", "y", "--out", tmp_path / "model", "--name", "mine")
     assert trained.returncode == 0, trained.stderr
     assert "AUC" in trained.stdout
@@ -32,6 +33,21 @@ def test_generate_train_and_check_lead_to_sound_components(tmp_path: Path) -> No
     assert checked.returncode == 0
     assert "golden rows" in checked.stdout
     assert len(load_components(tmp_path / "model").manifest.features) == 25
+
+
+def test_what_other_components_answer_can_be_expected_too(tmp_path: Path) -> None:
+    made = serve_app("generate", "--out", tmp_path, "--train-rows", "3000", "--test-rows", "20")
+    assert made.returncode == 0, made.stderr
+    published = json.loads((tmp_path / "expected.json").read_bytes())
+    trained = serve_app("train", tmp_path / "train.csv", "--target", "y", "--out", tmp_path / "model", "--name", "mine")
+    assert trained.returncode == 0, trained.stderr
+    done = serve_app("expect", tmp_path / "test.json", "--components", tmp_path / "model")
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path}/expected.json: what mine 1.0.0 answers to {tmp_path}/test.json, 20 rows" in done.stdout
+    expected = json.loads((tmp_path / "expected.json").read_bytes())
+    assert expected["model"]["digest"] == load_components(tmp_path / "model").digest
+    assert expected["rows_sha256"] == published["rows_sha256"]
+    assert expected["answers"] != published["answers"]
 
 
 def test_publish_reference_makes_sound_components_that_score_the_example(tmp_path: Path) -> None:
@@ -82,7 +98,9 @@ def test_run_refuses_components_that_are_named_and_missing(tmp_path: Path) -> No
     assert "nowhere/manifest.json: cannot be read" in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["train", "nowhere.csv", "--target", "y"], ["check", "nowhere"]])
+@pytest.mark.parametrize(
+    "arguments", [["train", "nowhere.csv", "--target", "y"], ["check", "nowhere"], ["expect", "nowhere.json"]]
+)
 def test_a_missing_file_is_one_line_and_exit_1(arguments: list[str], tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "out")] if arguments[0] == "train" else []
     done = serve_app(*arguments, *out)

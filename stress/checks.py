@@ -1,0 +1,127 @@
+"""Whether an answer is the one that was expected. Pure; knows no HTTP but a status and a body."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from stress.dataset import Expectations, ExpectedAnswer
+from stress.errors import WrongAnswerError
+
+__all__ = ["TOLERANCE", "check_refusal", "check_report", "check_scores"]
+
+TOLERANCE = 1e-12
+"""How far a probability may be from the expected one: one that was written and read with all its digits is equal."""
+
+_EXCERPT = 120
+
+
+class _Answer(msgspec.Struct, gc=False):
+    probability_positiveclass: float
+    probability_predictedclass: float
+    predicted_class: Any
+
+
+class _Problem(msgspec.Struct):
+    row: int
+    field: str | None = None
+
+
+class _Error(msgspec.Struct):
+    code: str
+    rows: list[_Problem] = []
+
+
+class _ErrorObject(msgspec.Struct):
+    error: _Error
+
+
+_decode_answers = msgspec.json.Decoder(list[_Answer]).decode
+_decode_raws = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_error = msgspec.json.Decoder(_ErrorObject).decode
+
+
+def check_scores(status: int, body: bytes, rows: Sequence[int], expected: Expectations) -> None:
+    """The answer to good rows, given by their numbers in the file of rows.
+
+    Raises:
+        WrongAnswerError: another status, another number of answers, a probability or a class that is not the expected one.
+    """
+    _check_status(status, 200, body)
+    try:
+        answers = _decode_answers(body)
+    except msgspec.DecodeError as error:
+        raise WrongAnswerError(f"the body is no array of answers: {error}") from error
+    _check_length(len(answers), len(rows))
+    classes, wanted = expected.classes, expected.answers
+    for row, answer in zip(rows, answers, strict=True):
+        _check_answer(row, answer, wanted[row], classes)
+
+
+def check_refusal(status: int, body: bytes, *, wanted: int, code: str, place: int | None) -> None:
+    """The refusal of a whole request, for the row at ``place`` of it, or for no row.
+
+    Raises:
+        WrongAnswerError: it was not refused so.
+    """
+    _check_status(status, wanted, body)
+    _check_error(body, code, place)
+
+
+def check_report(status: int, body: bytes, rows: Sequence[int], bad: Mapping[int, str], expected: Expectations) -> None:
+    """The answer to rows of which those at the places in ``bad`` cannot be scored, for the reason of that code.
+
+    Raises:
+        WrongAnswerError: a good row without its expected answer, or a bad one without its error object.
+    """
+    _check_status(status, 200, body)
+    try:
+        objects = _decode_raws(body)
+    except msgspec.DecodeError as error:
+        raise WrongAnswerError(f"the body is no array: {error}") from error
+    _check_length(len(objects), len(rows))
+    for place, (row, raw) in enumerate(zip(rows, objects, strict=True)):
+        if place in bad:
+            _check_error(raw, bad[place], place)
+            continue
+        try:
+            answer = _decode_answer(raw)
+        except msgspec.DecodeError as error:
+            raise WrongAnswerError(f"row {row} has no answer: {error}") from error
+        _check_answer(row, answer, expected.answers[row], expected.classes)
+
+
+def _check_status(status: int, wanted: int, body: bytes) -> None:
+    if status != wanted:
+        said = body[:_EXCERPT].decode("utf-8", "replace")
+        raise WrongAnswerError(f"status {status} instead of {wanted}: {said}")
+
+
+def _check_length(answers: int, rows: int) -> None:
+    if answers != rows:
+        raise WrongAnswerError(f"{answers} answers to {rows} rows")
+
+
+def _check_answer(row: int, answer: _Answer, wanted: ExpectedAnswer, classes: Sequence[Any]) -> None:
+    predicted = answer.predicted_class
+    if predicted != wanted.predicted_class:
+        raise WrongAnswerError(f"row {row} is given class {predicted!r} instead of {wanted.predicted_class!r}")
+    for name, found, right in (
+        ("probability_positiveclass", answer.probability_positiveclass, wanted.probabilities[-1]),
+        ("probability_predictedclass", answer.probability_predictedclass, wanted.probabilities[classes.index(predicted)]),
+    ):
+        if not abs(found - right) <= TOLERANCE:
+            raise WrongAnswerError(f"row {row} has {name} {found!r} instead of {right!r}")
+
+
+def _check_error(body: bytes | msgspec.Raw, code: str, place: int | None) -> None:
+    try:
+        error = _decode_error(body).error
+    except msgspec.DecodeError as reason:
+        raise WrongAnswerError(f"what should say {code} is no error object: {reason}") from reason
+    found = error.rows[0].row if error.rows else None
+    if error.code != code or found != place:
+        raise WrongAnswerError(f"error {error.code} of row {found} instead of {code} of row {place}")

@@ -1,0 +1,116 @@
+"""The rows that are sent and the answers that are expected: ``data/test.json`` and ``data/expected.json``.
+
+Both are written by ``python -m serve_app``, which is run, not imported, where one is missing. The rows may be anyone's own:
+a file of rows that is there is never written over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from stress.errors import StressError
+
+__all__ = ["PROJECT_ROOT", "Dataset", "Expectations", "ExpectedAnswer", "load_dataset", "prepare_data"]
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+class _Model(msgspec.Struct, frozen=True):
+    name: str
+    version: str
+    digest: str
+
+
+class ExpectedAnswer(msgspec.Struct, frozen=True):
+    """Of one row: the probability of each class, in the order of the classes, and the class that it is given."""
+
+    probabilities: tuple[float, ...]
+    predicted_class: Any
+
+
+class Expectations(msgspec.Struct, frozen=True):
+    """``expected.json``: which model answers so, to which file of rows, in the order of its rows."""
+
+    model: _Model
+    rows_sha256: str
+    classes: tuple[Any, ...]
+    answers: tuple[ExpectedAnswer, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """``content`` is the whole file of rows; ``rows`` are the JSON of one row object each, as they stand in it."""
+
+    path: Path
+    content: bytes
+    rows: Sequence[bytes]
+    expected: Expectations
+
+
+def prepare_data(folder: Path, say: Callable[[str], None]) -> None:
+    """Has the files written that ``folder`` lacks, or whose answers are to other rows; ``say`` is told which.
+
+    Raises:
+        StressError: they cannot be written.
+    """
+    rows, expected = folder / "test.json", folder / "expected.json"
+    if not rows.exists():
+        say(f"{rows} is missing: generating it ...")
+        _serve_app("generate", "--out", str(folder.resolve()))
+    elif not expected.exists() or _read_expectations(expected).rows_sha256 != _sha256(rows.read_bytes()):
+        say(f"{expected} is missing or of other rows: scoring {rows} ...")
+        _serve_app("expect", str(rows.resolve()), "--out", str(expected.resolve()))
+
+
+def load_dataset(folder: Path) -> Dataset:
+    """The rows of ``folder`` and what is expected of them.
+
+    Raises:
+        StressError: a file is missing, cannot be read or does not fit the other.
+    """
+    path = folder / "test.json"
+    content = _read(path)
+    expected = _read_expectations(folder / "expected.json")
+    try:
+        rows = [bytes(raw) for raw in msgspec.json.decode(content, type=list[msgspec.Raw])]
+    except msgspec.DecodeError as error:
+        raise StressError(f"{path} is no JSON array of rows: {error}") from error
+    if not rows:
+        raise StressError(f"{path} holds no rows")
+    if expected.rows_sha256 != _sha256(content) or len(expected.answers) != len(rows):
+        raise StressError(f"{folder / 'expected.json'} is of other rows than {path}: run `python -m serve_app expect {path}`")
+    return Dataset(path, content, rows, expected)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StressError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _read_expectations(path: Path) -> Expectations:
+    try:
+        return msgspec.json.decode(_read(path), type=Expectations)
+    except msgspec.DecodeError as error:
+        raise StressError(f"{path} cannot be used: {error}; remove it, and it is written anew") from error
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _serve_app(*arguments: str) -> None:
+    command = [sys.executable, "-m", "serve_app", *arguments]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = done.stderr.strip().rpartition("\n")[2].removeprefix("Error: ")
+        raise StressError(f"`python -m serve_app {arguments[0]}` failed: {said}")
