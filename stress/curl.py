@@ -285,7 +285,7 @@ def tally(work: Path) -> None:
     if good:
         p50, p99 = np.percentile(counted.seconds, (50, 99)) * 1000
         latency = f", p50 {p50:.1f} ms, p99 {p99:.1f} ms"
-    click.echo(f"{good:,} calls ok, {failed:,} failed in {took:.1f} s{latency}; a line of each in {made.log}")
+    click.echo(f"{good:,} ok, {failed:,} failed in {took:.1f} s{latency}; a line of each in {made.log}")
     sys.exit(int(failed > 0))
 
 
