@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 ROOT := $(CURDIR)
 
-.PHONY: install run test check stress stress-compare stress-capacity bench bench-pins charts data pins clean
+.PHONY: install run test test-docker check stress stress-compare stress-capacity bench bench-pins charts screenshots data pins clean
 
 install: .venv/.installed
 run: .venv/.installed
@@ -13,11 +13,18 @@ run: .venv/.installed
 test: .venv/.installed-dev data
 	$(BIN)/python -m pytest
 
+# The image and the cluster, for real. Needs Docker with compose, and an image python:3.11-slim-bookworm that it has or can pull.
+test-docker: .venv/.installed-dev data
+	@docker version >/dev/null && docker compose version >/dev/null || \
+	  { echo "docker and docker compose have to answer: see above" >&2; exit 1; }
+	$(BIN)/python -m pytest -m docker
+
 check: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 	$(BIN)/python -m serve_app check model_components
 
 data: data/test.json data/expected.json
@@ -44,6 +51,10 @@ stress-capacity: .venv/.installed-dev data
 # Needs wrk; installs the rivals in environments of their own. Half an hour on two cores.
 bench: .venv/.installed-dev data
 	$(BIN)/python -m benchmarks
+
+# Of a running cluster; see the script.
+screenshots: .venv/.installed-dev
+	$(BIN)/python docs/make_screenshots.py
 
 charts: .venv/.installed-dev data
 	$(BIN)/python docs/make_charts.py

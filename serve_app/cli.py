@@ -39,6 +39,20 @@ _unknown_option = click.option(
     show_default=True,
     help="What a category does that the training table does not have: count as missing, or refuse the row.",
 )
+_env_file_option = click.option(
+    "--env-file",
+    type=_PATH,
+    default=PROJECT_ROOT / "config" / "serve.env",
+    show_default="config/serve.env",
+    help="Environment of Ray, as KEY=VALUE lines; a variable that is set already keeps its value.",
+)
+_drain_option = click.option(
+    "--drain-timeout",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Seconds that what is in flight may take at the end.",
+)
 _seed_option = click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=26, show_default=True, help="Of everything random."
 )
@@ -69,17 +83,34 @@ def main() -> None:
     show_default="config/serve_config.yaml",
     help="Ray Serve config file.",
 )
-@click.option(
-    "--env-file",
-    type=_PATH,
-    default=PROJECT_ROOT / "config" / "serve.env",
-    show_default="config/serve.env",
-    help="Environment of Ray, as KEY=VALUE lines; a variable that is set already keeps its value.",
-)
+@_env_file_option
 @click.option("--components", type=_PATH, help="Folder of model components, in the place of the config's.")
-def run(config: Path, env_file: Path, components: Path | None) -> None:
+@click.option("--host", envvar="SERVE_APP_HOST", show_envvar=True, help="What HTTP listens on, in the place of the config's.")
+@click.option("--min-replicas", type=click.IntRange(min=1), help="Of each deployment, in the place of the config's.")
+@click.option("--max-replicas", type=click.IntRange(min=1), help="Of each deployment, in the place of the config's.")
+@click.option(
+    "--metrics-port", type=click.IntRange(1, 65535), help="Port of Ray's metrics, for Prometheus; any free one by default."
+)
+@click.option(
+    "--cluster", is_flag=True, help="Be the head of a cluster, to which workers come by 'join'; replicas run on those."
+)
+@click.option("--node-host", help="This machine's name in the network that the nodes of the cluster share.")
+@_drain_option
+def run(  # noqa: PLR0913, PLR0917 - click passes options as arguments
+    config: Path,
+    env_file: Path,
+    components: Path | None,
+    host: str | None,
+    min_replicas: int | None,
+    max_replicas: int | None,
+    metrics_port: int | None,
+    cluster: bool,
+    node_host: str | None,
+    drain_timeout: float,
+) -> None:
     """Serve in the foreground until Ctrl-C."""
-    from serve_app.server import Service, run_service
+    from serve_app.nodes import start_alone, start_head
+    from serve_app.server import Overrides, Service, run_service
 
     def announce(service: Service) -> None:
         for note in service.notes:
@@ -89,8 +120,26 @@ def run(config: Path, env_file: Path, components: Path | None) -> None:
         _console.print(f"Dashboard:  {service.dashboard_url}/#/serve (it asks for what .venv/bin/ray get-auth-token prints)")
         _console.print("Ctrl-C stops all of it.")
 
+    def start_ray() -> str:
+        return start_head(node_host, metrics_port) if cluster else start_alone(metrics_port)
+
     _console.print("Starting Ray and Ray Serve ...")
-    run_service(config, env_file, announce, components)
+    overrides = Overrides(components, host, min_replicas, max_replicas)
+    run_service(config, env_file, announce, overrides, start_ray=start_ray, drain_timeout_s=drain_timeout)
+    _console.print("Stopped.")
+
+
+@main.command("join")
+@click.argument("head")
+@_env_file_option
+@click.option("--num-cpus", type=click.IntRange(min=1), help="For replicas; all that this machine has when left out.")
+@_drain_option
+def join_cluster(head: str, env_file: Path, num_cpus: int | None, drain_timeout: float) -> None:
+    """Be a worker of the cluster whose head runs on the machine HEAD, until Ctrl-C."""
+    from serve_app.nodes import join
+
+    _console.print(f"Waiting for {head} ...")
+    join(head, env_file, num_cpus, drain_timeout, lambda address: _console.print(f"Joined {head} as {address}."))
     _console.print("Stopped.")
 
 

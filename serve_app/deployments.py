@@ -11,20 +11,20 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from ray import serve
-from ray.serve import metrics
 
 from serve_app.answers import AnswerEncoder
 from serve_app.batching import RowBatcher, concatenate, count_rows, split
 from serve_app.components import GOLDEN_TOLERANCE, Components, load_components
 from serve_app.config import Settings, resolve_path
 from serve_app.errors import FieldProblem, InvalidRowsError, ScoringError
+from serve_app.metrics import ReplicaMetrics
 
 __all__ = ["Classifier", "LocalClassifier", "MatrixScorer", "Preprocessor", "RemoteClassifier"]
 
@@ -45,6 +45,7 @@ class Classifier:
     def __init__(self, settings: Settings) -> None:
         self._components = load_components(resolve_path(settings.components))
         self._scorer = self._components.scorer
+        self._metrics = ReplicaMetrics(self._components)
         batches = settings.classifier_batches
         self._score = serve.batch(
             max_batch_size=batches.max_rows,
@@ -71,6 +72,7 @@ class Classifier:
 
     async def check_health(self) -> None:
         """Raises RuntimeError when the batching task, which nothing revives, has ended; Ray Serve calls it now and then."""
+        self._metrics.tell_facts()
         if not await self._score._is_batching_task_alive():  # noqa: SLF001 - the only way to see it
             raise RuntimeError("the batching task has ended")
 
@@ -78,7 +80,11 @@ class Classifier:
         """What ``@serve.batch`` wraps: a function that carries its signature, for it is asked for on every call."""
 
         async def score_batch(batch: list[Array]) -> list[Array]:
-            return split(self._scorer.score(concatenate(batch)), batch)
+            matrix = concatenate(batch)
+            start = perf_counter()
+            probabilities = self._scorer.score(matrix)
+            self._metrics.record_batch(len(matrix), perf_counter() - start)
+            return split(probabilities, batch)
 
         score_batch.__signature__ = inspect.signature(score_batch)  # type: ignore[attr-defined]
         return score_batch
@@ -116,14 +122,19 @@ class LocalClassifier:
 
     Args:
         components: those that the matrices are made with.
+        metrics: of the replica.
     """
 
-    def __init__(self, components: Components) -> None:
+    def __init__(self, components: Components, metrics: ReplicaMetrics) -> None:
         self._scorer = components.scorer
+        self._metrics = metrics
 
     async def score_matrix(self, matrix: Array) -> Array:
         """Probabilities of shape (rows, classes) for a matrix of shape (rows, features)."""
-        return self._scorer.score(matrix)
+        start = perf_counter()
+        probabilities = self._scorer.score(matrix)
+        self._metrics.record_batch(len(matrix), perf_counter() - start)
+        return probabilities
 
 
 class _ParsedRequest(NamedTuple):
@@ -143,6 +154,7 @@ class Preprocessor:
     def __init__(self, settings: Settings, classifier: Any | None) -> None:
         self.settings = settings
         self.components = load_components(resolve_path(settings.components))
+        self._metrics = ReplicaMetrics(self.components)
         manifest = self.components.manifest
         self._parser = self.components.parser(settings.limits.max_rows)
         self._answers = AnswerEncoder(
@@ -154,7 +166,7 @@ class Preprocessor:
         self._batcher: RowBatcher | None
         if classifier is None:
             # Nothing to wait for and nothing to share: merging would cost more than scoring.
-            self._classifier, self._batcher = LocalClassifier(self.components), None
+            self._classifier, self._batcher = LocalClassifier(self.components, self._metrics), None
         else:
             self._classifier = RemoteClassifier(classifier, self.components)
             self._batcher = RowBatcher(
@@ -163,11 +175,6 @@ class Preprocessor:
                 max_concurrent_batches=settings.preprocessor_batches.max_concurrent_batches,
             )
         self._golden_values, self._golden_probabilities = self.components.golden_values()
-        self._unknown_categories = metrics.Counter(
-            "class_prediction_unknown_categories",
-            description="Cells whose category the model does not know, scored as if they were null.",
-            tag_keys=("column",),
-        )
 
     async def predict(self, body: bytes | bytearray, *, report_bad_rows: bool = False) -> list[bytes]:
         """The JSON array of answers, in pieces, to a request's body; in the order of its rows.
@@ -181,12 +188,12 @@ class Preprocessor:
             ScoringError: the classifier failed.
         """
         parsed = await self._parse(body)
-        if parsed.problems and not report_bad_rows:
-            raise InvalidRowsError(parsed.problems)
-        if parsed.warnings:
-            for column, cells in Counter(str(warning.field) for warning in parsed.warnings).items():
-                self._unknown_categories.inc(cells, tags={"column": column})
+        if parsed.problems:
+            self._metrics.record_refused(parsed.problems)
+            if not report_bad_rows:
+                raise InvalidRowsError(parsed.problems)
         probabilities = await self._score(parsed.values)
+        self._metrics.record_scored(parsed.values, probabilities, parsed.warnings)
         pieces = []
         for piece in self._answers.encode(probabilities, parsed.warnings, parsed.problems):
             pieces.append(piece)
@@ -204,11 +211,15 @@ class Preprocessor:
             return False
         return bool(np.abs(probabilities - self._golden_probabilities).max() <= GOLDEN_TOLERANCE)
 
+    async def check_health(self) -> None:
+        """Healthy as long as it answers at all; Ray Serve calls it now and then."""
+        self._metrics.tell_facts()
+
     async def _parse(self, body: bytes | bytearray) -> _ParsedRequest:
         values: list[Array] = []
         problems: list[FieldProblem] = []
         warnings: list[FieldProblem] = []
-        for chunk in self._parser.chunks(body):
+        for chunk in self._metrics.timed(self._parser.chunks(body)):
             if values:
                 await asyncio.sleep(0)  # a large request: let others work between two chunks
             values.append(chunk.values)
@@ -230,11 +241,16 @@ class Preprocessor:
         return concatenate([np.empty((0, len(self.components.manifest.classes))), *results])
 
     async def _score_values(self, values: Array) -> Array:
-        return await self._classifier.score_matrix(self.components.encoder.encode(values))
+        start = perf_counter()
+        matrix = self.components.encoder.encode(values)
+        self._metrics.transform_seconds += perf_counter() - start
+        return await self._classifier.score_matrix(matrix)
 
     async def _score_batch(self, batch: list[Array]) -> Sequence[Array]:
+        values = concatenate(batch)
+        self._metrics.record_batch(len(values))
         try:
-            probabilities = await self._score_values(concatenate(batch))
+            probabilities = await self._score_values(values)
         # Whatever a lost, overloaded or stopping replica makes Ray raise, each request gets an answer.
         except (Exception, asyncio.CancelledError) as error:
             _logger.exception("the classifier did not score a batch of %d requests", len(batch))

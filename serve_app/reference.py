@@ -103,6 +103,7 @@ def draft_reference(published: PublishedModel, unknown: UnknownPolicy = "as_null
     model = LogisticRegression(C=np.inf, fit_intercept=False).fit(corners, [0, 1])
     model.coef_ = np.array([[published.coefficients[name] for name in names]])
 
+    bins = published.published_probability_bins
     manifest = Manifest(
         name="glm-26",
         version="1.0.0",
@@ -114,6 +115,7 @@ def draft_reference(published: PublishedModel, unknown: UnknownPolicy = "as_null
         selected_features=tuple(published.example.published_response[0]["selected_features"]),
         training={
             "source": "published coefficients, not fitted here",
+            "positive_share": {"train": sum(bins.positives) / (len(bins.positives) * bins.rows_per_bin)},
             "auc": published.published_auc,
             "coefficients": published.coefficients,
             "standard_errors": published.coefficient_standard_errors,

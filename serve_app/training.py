@@ -55,7 +55,8 @@ class TrainingReport:
     """How well the model does on the rows that it was fitted on, and on those that were held back.
 
     ``coefficients`` and ``standard_errors`` stand by feature, in the order of the selection, the strongest first; the
-    errors are infinite where the rows do not determine the coefficients. ``left_out`` names the columns of no use.
+    errors are infinite where the rows do not determine the coefficients. ``null_shares`` are those of the columns that the
+    model uses, among the rows that it was fitted on. ``left_out`` names the columns of no use.
     """
 
     train_rows: int
@@ -68,6 +69,7 @@ class TrainingReport:
     validation_log_loss: float
     coefficients: dict[str, float]
     standard_errors: dict[str, float]
+    null_shares: dict[str, float]
     left_out: tuple[str, ...]
 
     @property
@@ -86,6 +88,7 @@ class TrainingReport:
             **figures,
             "coefficients": self.coefficients,
             "standard_errors": errors,
+            "null_shares": self.null_shares,
             "left_out": list(self.left_out),
         }
 
@@ -152,14 +155,16 @@ def train(  # noqa: PLR0913 - one keyword for each choice that a user has
     model = _fit_logit(features, matrix[fitted], np.take(known.classes, known.is_positive[fitted]))
 
     probabilities = compile_scorer(model).score(matrix)[:, 1]
+    used = tuple(column.name for column in selected_columns(schema, features))
+    nulls = dict(zip((column.name for column in schema.columns), np.isnan(values[fitted]).mean(axis=0).tolist(), strict=True))
     report = TrainingReport(
         **_measure("train", known.is_positive[fitted], probabilities[fitted]),
         **_measure("validation", known.is_positive[held_back], probabilities[held_back]),
         coefficients=_by_name(features, model.coef_[0]),
         standard_errors=_by_name(features, _standard_errors(matrix[fitted], probabilities[fitted])),
+        null_shares={name: nulls[name] for name in used},
         left_out=_left_out(table, target, schema),
     )
-    used = tuple(column.name for column in selected_columns(schema, features))
     try:
         manifest = Manifest(
             name=_label(path.stem) if name is None else name,

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import re
 import select
 import socket
-import time
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
@@ -270,27 +268,3 @@ def test_the_documentation_page_fetches_nothing_from_another_host(server: Server
     for asset in ("swagger-ui-bundle.js", "swagger-ui.css"):
         assert f'"/docs/assets/{asset}"' in page
         assert requests.get(f"{server.url}/docs/assets/{asset}", timeout=30).status_code == 200
-
-
-def test_unknown_categories_are_counted_in_the_metrics(server: Server, example: dict[str, Any]) -> None:
-    server.predict(json.dumps([{**example, "x5": "blursday"}]))
-    name = "class_prediction_unknown_categories"
-    for _ in range(60):
-        found = re.search(rf'^\w*{name}\w*{{[^}}]*[cC]olumn="x5"[^}}]*}} ([0-9.e+]+)$', metrics_of(server), re.MULTILINE)
-        if found and float(found[1]) >= 1:
-            return
-        time.sleep(0.5)
-    pytest.fail(f"{name} is not among the metrics")
-
-
-def metrics_of(server: Server) -> str:
-    """The text of every Prometheus page of the service's Ray node."""
-    pages = []
-    for process in server.process.children(recursive=True):
-        for connection in process.net_connections(kind="tcp"):
-            if connection.status == "LISTEN" and "Agent" in process.name() + " ".join(process.cmdline()[:1]):
-                try:
-                    pages.append(requests.get(f"http://127.0.0.1:{connection.laddr.port}/metrics", timeout=2).text)
-                except requests.RequestException:
-                    continue
-    return "\n".join(pages)

@@ -1,0 +1,222 @@
+"""docker-compose.yaml: a head, two workers and Prometheus; what they answer, measure and survive.
+
+The cluster takes a minute to come, so all tests have one; each leaves it whole, the last but one takes it down.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import requests
+from containers import EXAMPLE, EXPECTED, IMAGE, Compose, Load, docker, inspect, kill_main_process, mountable
+from serving import wait_until
+
+from serve_app.config import PROJECT_ROOT
+from serve_app.training import train
+
+pytestmark = pytest.mark.docker
+
+DASHBOARD = PROJECT_ROOT / "monitoring" / "grafana" / "dashboards" / "class-prediction.json"
+NODES = 3
+SCRAPES_S = 180  # many of Prometheus' rounds
+REPLICAS_S = 60  # to start them elsewhere
+
+Tell = Callable[[str], None]
+
+
+@pytest.fixture(scope="module")
+def cluster(images: dict[str, str], tell: Tell) -> Iterator[Compose]:
+    # A model that was trained here: its manifest tells all that metrics can tell.
+    draft, _ = train(PROJECT_ROOT / "data" / "train.csv", target="y")
+    with mountable(draft) as (folder, _):
+        compose = Compose(f"{IMAGE}-test", images, {"MODEL_COMPONENTS": str(folder)})
+        services = ["head", "worker", "prometheus", *(["grafana"] if "GRAFANA_IMAGE" in images else [])]
+        compose("down", "-v", "--remove-orphans")
+        start = time.monotonic()
+        try:
+            compose("up", "-d", "--wait", "--wait-timeout=300", *services)
+            tell(f"the cluster is healthy after {time.monotonic() - start:.0f} s")
+            yield compose
+        finally:
+            compose("down", "-v", "--remove-orphans")
+
+
+@pytest.fixture(scope="module")
+def answer(cluster: Compose) -> Any:
+    """What the example row gets from this model."""
+    return cluster.predict(EXAMPLE.read_bytes()).json()
+
+
+def test_ray_counts_the_nodes_and_their_memory_is_told(cluster: Compose, tell: Tell) -> None:
+    assert cluster.alive_nodes() == NODES
+    for service in ("head", "worker"):
+        used = docker("stats", "--no-stream", "--format={{.MemUsage}}", cluster.container(service)).split(" / ")[0]
+        tell(f"the {service} takes {used} of memory")
+
+
+def test_nothing_is_published_but_on_this_machine(cluster: Compose) -> None:
+    published = {
+        service: {
+            (port, binding["HostIp"], binding["HostPort"])
+            for port, bindings in inspect(cluster.container(service))["NetworkSettings"]["Ports"].items()
+            for binding in bindings or []
+        }
+        for service in ("head", "worker", "prometheus")
+    }
+    local = "127.0.0.1"
+    assert published == {
+        "head": {("1313/tcp", local, cluster.ports["HTTP_PORT"]), ("8265/tcp", local, cluster.ports["DASHBOARD_PORT"])},
+        "worker": set(),
+        "prometheus": {("9090/tcp", local, cluster.ports["PROMETHEUS_PORT"])},
+    }
+    assert inspect(f"{cluster.project}_ray")["Internal"] is True
+
+
+def test_rays_dashboard_asks_for_the_clusters_token_and_shows_the_replicas_on_the_workers(cluster: Compose) -> None:
+    url = f"http://127.0.0.1:{cluster.ports['DASHBOARD_PORT']}/api/serve/applications/"
+    assert requests.get(url, timeout=30).status_code == 401
+    token = cluster.in_head("ray", "get-auth-token")
+    told = requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=30).json()
+    application = told["applications"]["class-prediction"]
+    assert application["status"] == "RUNNING"
+    workers = {cluster.address("worker", 1), cluster.address("worker", 2)}
+    for name in ("Preprocessor", "Classifier"):
+        assert {replica["node_ip"] for replica in application["deployments"][name]["replicas"]} == workers
+
+
+def test_prometheus_reaches_every_node_and_takes_the_alerts(cluster: Compose) -> None:
+    def targets() -> list[tuple[str, str]]:
+        found = requests.get(f"{cluster.prometheus_url}/api/v1/targets", timeout=30).json()["data"]["activeTargets"]
+        return sorted((target["labels"]["node"], target["health"]) for target in found)
+
+    expected = [("ray-head", "up"), ("worker", "up"), ("worker", "up")]
+    wait_until(lambda: targets() == expected, f"{expected}, not {targets()},", SCRAPES_S)
+    (group,) = requests.get(f"{cluster.prometheus_url}/api/v1/rules", timeout=30).json()["data"]["groups"]
+    assert len(group["rules"]) > 8
+    wait_until(lambda: cluster.query("ALERTS") == [], "no alert", SCRAPES_S)
+
+
+def test_the_alerts_fire_when_they_should_and_only_then(cluster: Compose) -> None:
+    prometheus = cluster.container("prometheus")
+    for command in (("check", "config", "/etc/prometheus/prometheus.yml"), ("test", "rules", "/tests/alerts_test.yml")):
+        said = docker(
+            "run",
+            "--rm",
+            "--entrypoint=promtool",
+            f"--volumes-from={prometheus}:ro",
+            f"--volume={PROJECT_ROOT / 'tests' / 'docker' / 'alerts_test.yml'}:/tests/alerts_test.yml:ro",
+            cluster.images["PROMETHEUS_IMAGE"],
+            *command,
+        )
+        assert "SUCCESS" in said
+        assert "FAILED" not in said
+
+
+def test_every_query_of_the_dashboard_returns_data(cluster: Compose, example: dict[str, Any]) -> None:
+    panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
+    queries = [(panel["title"], target["expr"]) for panel in panels for target in panel["targets"]]
+    assert len(queries) > 25
+
+    def without_data() -> list[str]:
+        """Titles of the panels with a query that gives nothing; sends some of everything before it asks."""
+        cluster.predict(json.dumps([example, {**example, "x5": "blursday", "x91": None}]).encode())
+        cluster.predict(json.dumps([{**example, "x53": "abc"}]).encode())
+        return [
+            title
+            for title, query in queries
+            if not [
+                series
+                for series in cluster.query(query.replace("$__rate_interval", "2m"))
+                if float(series["value"][1]) == float(series["value"][1])  # no NaN
+            ]
+        ]
+
+    wait_until(lambda: without_data() == [], "data in each panel", SCRAPES_S)
+
+
+def test_a_worker_that_is_stopped_hands_its_replicas_over_and_loses_nothing(cluster: Compose, answer: Any, tell: Tell) -> None:
+    leaver = cluster.container("worker", 2)
+    with Load(cluster, answer) as load:
+        docker("stop", "--time=60", leaver)
+        wait_until(lambda: cluster.alive_nodes() == NODES - 1, "a node less", REPLICAS_S)
+        docker("start", leaver)
+        cluster.wait_until_whole(NODES)
+    tell(f"a worker stopped and started under load: {load}")
+    assert inspect(leaver)["State"]["Running"]
+    assert load.outcomes["right"] > 100
+    assert load.lost == 0
+
+
+def test_a_worker_that_is_killed_costs_what_it_was_working_on(cluster: Compose, answer: Any, tell: Tell) -> None:
+    killed = cluster.container("worker", 1)
+    with Load(cluster, answer) as load:
+        kill_main_process(killed)
+        wait_until(lambda: inspect(killed)["RestartCount"] == 1, "a restart", REPLICAS_S)
+        wait_until(lambda: cluster.is_healthy(killed), "a healthy worker", 180)
+        cluster.wait_until_whole(NODES)
+    tell(f"a worker killed under load: {load}")
+    assert load.outcomes["wrong"] == 0
+    assert load.lost < load.outcomes["right"] / 10
+
+
+def test_a_partitioned_worker_is_dropped_and_comes_back(cluster: Compose, answer: Any, tell: Tell) -> None:
+    network, cut_off = f"{cluster.project}_ray", cluster.container("worker", 2)
+    with Load(cluster, answer) as load:
+        docker("network", "disconnect", network, cut_off)
+        start = time.monotonic()
+        wait_until(lambda: cluster.alive_nodes() == NODES - 1, "a node less", 120)
+        dropped_s = time.monotonic() - start
+        docker("network", "connect", "--alias=worker", network, cut_off)
+        cluster.wait_until_whole(NODES)
+    tell(f"a worker partitioned under load: dropped after {dropped_s:.0f} s; {load}")
+    assert load.outcomes["wrong"] == 0
+    assert load.lost < load.outcomes["right"] / 10
+
+
+def test_the_heads_loss_is_an_outage_until_its_restart(cluster: Compose, answer: Any, tell: Tell) -> None:
+    head = cluster.container("head")
+    with Load(cluster, answer) as load:
+        kill_main_process(head)
+        wait_until(lambda: inspect(head)["RestartCount"] == 1, "a restart", REPLICAS_S)
+        cluster.wait_until_whole(NODES)
+    tell(f"the head killed under load: {load}")
+    assert load.outcomes["wrong"] == 0
+    assert cluster.predict(EXAMPLE.read_bytes()).json() == answer
+
+
+def test_down_leaves_nothing(cluster: Compose, tell: Tell) -> None:
+    start = time.monotonic()
+    cluster("down", "-v", "--remove-orphans")
+    tell(f"the cluster is gone after {time.monotonic() - start:.0f} s")
+    mine = f"--filter=label=com.docker.compose.project={cluster.project}"
+    assert docker("ps", "-aq", mine) == docker("network", "ls", "-q", mine) == docker("volume", "ls", "-q", mine) == ""
+
+
+def test_with_redis_the_service_goes_on_without_its_head(images: dict[str, str], tell: Tell) -> None:
+    compose = Compose(f"{IMAGE}-test-redis", images, {"RAY_REDIS_ADDRESS": "redis:6379"}, profiles=["redis"])
+    try:
+        compose("up", "-d", "--wait", "--wait-timeout=300", "head", "worker", "redis")
+        worker, head = compose.container("worker"), compose.container("head")
+        started = inspect(worker)["State"]["StartedAt"]
+        request = "Request('http://127.0.0.1:1313/predict', data=sys.stdin.buffer.read())"
+        script = (
+            f"import sys; from urllib.request import Request, urlopen; print(urlopen({request}, timeout=10).read().decode())"
+        )
+
+        def answer_of_worker() -> Any:
+            return json.loads(docker("exec", "-i", worker, "python", "-c", script, stdin=EXAMPLE.read_text(encoding="utf-8")))
+
+        docker("stop", "--time=60", head)
+        for _ in range(5):
+            assert answer_of_worker()[0]["probability_positiveclass"] == EXPECTED
+        docker("start", head)
+        compose.wait_until_whole(NODES)
+        assert inspect(worker)["State"]["StartedAt"] == started
+        assert inspect(worker)["RestartCount"] == 0
+        tell("with Redis: workers went on while the head was gone, and kept their replicas when it came back")
+    finally:
+        compose("down", "-v", "--remove-orphans")

@@ -1,0 +1,140 @@
+"""What a replica adds up between two reports; what Prometheus gets of it is tests/integration/test_metrics.py's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from serve_app import metrics
+from serve_app.components import Components
+from serve_app.errors import FieldProblem
+from serve_app.metrics import ReplicaMetrics
+from serve_app.rows import RowChunk
+
+
+@pytest.fixture
+def recorder(components: Components) -> ReplicaMetrics:
+    return ReplicaMetrics(components)
+
+
+@pytest.fixture
+def handed_over(recorder: ReplicaMetrics, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """What Ray's counters were given, by counter and label."""
+    given: dict[str, float] = {}
+
+    def spy_on(name: str, counter: object) -> None:
+        def inc(value: float, tags: dict[str, str] | None = None) -> None:
+            key = f"{name} {' '.join((tags or {}).values())}".strip()
+            given[key] = given.get(key, 0) + value
+
+        monkeypatch.setattr(counter, "inc", inc)
+
+    for name in ("rows_scored", "rows_refused", "nulls", "unknown_categories"):
+        spy_on(name, getattr(recorder, f"_{name}"))
+    for name, counter in recorder._seconds.items():
+        spy_on(name, counter)
+    return given
+
+
+def scored(rows: int, columns: int = 10, positive: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    probabilities = np.tile([0.9, 0.1], (rows, 1))
+    probabilities[:positive] = [0.5, 0.5]  # as much as the threshold is positive
+    return np.zeros((rows, columns)), probabilities
+
+
+def test_requests_are_summed_up_and_handed_over_once(recorder: ReplicaMetrics, handed_over: dict[str, float]) -> None:
+    async def two_requests() -> None:
+        values, probabilities = scored(3, positive=1)
+        values[0, 0] = values[1, 0] = values[2, 2] = np.nan  # the last of them an unknown category
+        recorder.record_scored(values, probabilities, [FieldProblem(2, "x81", "unknown_category", "")])
+        recorder.record_scored(*scored(2, positive=2), [])
+        assert handed_over == {}
+        recorder.flush()
+
+    asyncio.run(two_requests())
+    assert handed_over == {"rows_scored 0": 2, "rows_scored 1": 3, "nulls x53": 2, "unknown_categories x81": 1}
+
+
+def test_a_row_is_refused_for_its_first_problem(recorder: ReplicaMetrics, handed_over: dict[str, float]) -> None:
+    problems = [
+        FieldProblem(0, "x53", "missing_field", ""),
+        FieldProblem(0, "x44", "not_a_number", ""),
+        FieldProblem(4, None, "not_an_object", ""),
+        FieldProblem(5, "x44", "missing_field", ""),
+    ]
+
+    async def refuse() -> None:
+        recorder.record_refused(problems)
+        recorder.flush()
+
+    asyncio.run(refuse())
+    assert handed_over == {"rows_refused missing_field": 2, "rows_refused not_an_object": 1}
+
+
+def test_a_report_follows_by_itself_and_only_when_there_is_something_to_report(
+    recorder: ReplicaMetrics, handed_over: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "_FLUSH_INTERVAL_S", 0.01)
+
+    async def twice() -> None:
+        assert recorder._task is None
+        for rows in (5, 10):
+            recorder.record_scored(*scored(5), [])
+            recorder.record_batch(5)
+            task = recorder._task
+            assert task is not None
+            await asyncio.wait_for(task, 30)
+            assert handed_over["rows_scored 0"] == rows
+            assert recorder._task is None
+
+    asyncio.run(twice())
+
+
+def test_the_end_of_the_event_loop_loses_nothing(recorder: ReplicaMetrics, handed_over: dict[str, float]) -> None:
+    async def one_request() -> None:
+        recorder.record_scored(*scored(5), [])
+        await asyncio.sleep(0)
+
+    for _ in range(2):
+        asyncio.run(one_request())
+    assert handed_over["rows_scored 0"] == 10
+
+
+def test_arrays_are_not_kept_beyond_a_bound(recorder: ReplicaMetrics, handed_over: dict[str, float]) -> None:
+    async def large_requests() -> None:
+        for _ in range(5):
+            recorder.record_scored(*scored(30_000), [])
+            assert sum(map(len, recorder._values)) <= metrics._MAX_KEPT_ROWS
+
+    asyncio.run(large_requests())
+    assert handed_over["rows_scored 0"] == 150_000
+
+
+def test_what_happens_between_two_chunks_is_no_decoding(
+    recorder: ReplicaMetrics, handed_over: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(metrics, "perf_counter", lambda: next(clock))
+
+    def chunks() -> Iterator[RowChunk]:
+        yield RowChunk(np.zeros((1, 10)), 1, (), ())
+        yield RowChunk(np.zeros((2, 10)), 2, (), ())
+
+    consumed = [(chunk.rows, next(clock)) for chunk in recorder.timed(chunks())]
+    recorder.flush()
+    assert [rows for rows, _ in consumed] == [1, 2]
+    assert handed_over == {"decode": 20}  # two chunks of one tick each; the ticks of their consumer are its own
+
+
+def test_the_times_of_both_stages_are_handed_over(recorder: ReplicaMetrics, handed_over: dict[str, float]) -> None:
+    async def one_batch() -> None:
+        recorder.transform_seconds += 0.25
+        recorder.record_batch(7, 0.5)
+        recorder.flush()
+        recorder.flush()
+
+    asyncio.run(one_batch())
+    assert handed_over == {"transform": 0.25, "score": 0.5}

@@ -1,0 +1,80 @@
+"""What a node needs before Ray starts: environment, ports, the cluster's token."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from serve_app import nodes
+from serve_app.config import PROJECT_ROOT
+from serve_app.errors import PortInUseError, SettingsError
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """os.environ, put back afterwards whatever is set in it."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    return monkeypatch
+
+
+def test_the_environment_file_is_read_and_what_is_set_already_stays(tmp_path: Path, environment: pytest.MonkeyPatch) -> None:
+    environment.setitem(os.environ, "SET_ALREADY", "kept")
+    path = tmp_path / "env"
+    path.write_text("# a comment=1\n\nSET_ALREADY=changed\nSET_NOW=a=b\n")
+    assert nodes.set_environment(path) == ()
+    assert (os.environ["SET_ALREADY"], os.environ["SET_NOW"]) == ("kept", "a=b")
+    assert "# a comment" not in os.environ
+
+
+def test_haproxys_side_ports_are_two_free_ones(environment: pytest.MonkeyPatch) -> None:
+    for name in nodes._HAPROXY_PORTS:
+        os.environ.pop(name, None)
+    nodes.set_environment(PROJECT_ROOT / "config" / "serve.env")
+    ports = {int(os.environ[name]) for name in nodes._HAPROXY_PORTS}
+    assert len(ports) == 2
+    for port in ports:
+        nodes.check_port("127.0.0.1", port)
+
+
+def test_an_address_that_cannot_be_bound_is_said_so() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken, pytest.raises(PortInUseError, match="already in use"):
+        nodes.check_port("127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(SettingsError, match=r"cannot listen on 192\.0\.2\.1:1313"):
+        nodes.check_port("192.0.2.1", 1313)
+
+
+def test_the_clusters_token_is_made_once_and_is_nobody_elses_to_read(tmp_path: Path, environment: pytest.MonkeyPatch) -> None:
+    token = tmp_path / "auth_token"
+    environment.setitem(os.environ, "RAY_AUTH_TOKEN_PATH", str(token))
+    nodes._make_token()
+    made = token.read_text()
+    assert len(made) == 64
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    nodes._make_token()
+    assert token.read_text() == made
+    assert list(tmp_path.iterdir()) == [token]
+
+
+def test_a_worker_waits_for_a_head_that_answers_and_for_its_token(tmp_path: Path, environment: pytest.MonkeyPatch) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as head:
+        environment.setattr(nodes, "_CLUSTER_PORT", head.getsockname()[1])
+        environment.setattr(nodes, "_START_TIMEOUT_S", 0.3)
+        token = tmp_path / "auth_token"
+        environment.setitem(os.environ, "RAY_AUTH_TOKEN_PATH", str(token))
+        with pytest.raises(nodes.StartError, match="did not answer"):
+            nodes._wait_for_head("127.0.0.1")
+        token.write_text("secret")
+        assert nodes._wait_for_head("127.0.0.1") == "127.0.0.1"
+    with pytest.raises(nodes.StartError, match=r"127\.0\.0\.1:\d+ within 0\.3 s"):
+        nodes._wait_for_head("127.0.0.1")
+
+
+def test_what_ray_says_when_it_cannot_start_is_told_in_one_line() -> None:
+    with pytest.raises(nodes.StartError, match="no-such-option") as refused:
+        nodes._ray_start("--no-such-option")
+    assert "\n" not in str(refused.value)
