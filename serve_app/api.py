@@ -23,7 +23,6 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from serve_app.components import Components
 from serve_app.config import Limits, Settings
 from serve_app.errors import (
     BodyTooLargeError,
@@ -36,6 +35,7 @@ from serve_app.errors import (
     TooManyRowsError,
 )
 from serve_app.openapi import openapi_document
+from serve_app.pipeline import Pipeline
 
 __all__ = ["build_http_app"]
 
@@ -62,10 +62,22 @@ class Service(Protocol):
     """What stands behind HTTP: a Preprocessor."""
 
     settings: Settings
-    components: Components
 
-    async def predict(self, body: bytes | bytearray, *, report_bad_rows: bool = False) -> list[bytes]:
+    @property
+    def serving(self) -> Pipeline:
+        """The pipeline of the version that serves."""
+        ...
+
+    def choose(self) -> Pipeline:
+        """The pipeline for one request."""
+        ...
+
+    async def predict(self, body: bytes | bytearray, *, report_bad_rows: bool, pipeline: Pipeline) -> list[bytes]:
         """The JSON of the answers, in pieces."""
+        ...
+
+    async def describe_rollout(self) -> dict[str, Any]:
+        """Which versions are used for what, as JSON values."""
         ...
 
     async def is_ready(self) -> bool:
@@ -80,21 +92,22 @@ class _ClientGoneError(Exception):
 def build_http_app(service: Service) -> ASGIApp:
     """The ASGI application of a service."""
     limits = service.settings.limits
-    version = (b"x-model-version", service.components.manifest.version.encode())
 
     async def predict(scope: Scope, receive: Receive, send: Send) -> None:
+        pipeline = service.serving
         try:
             report = _reports_bad_rows(scope)
             body = await _read_body(scope, receive, limits)
+            pipeline = service.choose()  # only now: a version may change while a body arrives
             async with asyncio.timeout(limits.score_timeout_s):
-                pieces = await service.predict(body, report_bad_rows=report)
+                pieces = await service.predict(body, report_bad_rows=report, pipeline=pipeline)
         except _ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001 - the boundary: whatever happened, the client gets an answer
             status, headers, pieces = _error_response(scope, error)
-            await _respond(send, status, [*headers, version], pieces)
+            await _respond(send, status, [*headers, _version_header(pipeline)], pieces)
             return
-        await _respond(send, 200, [_JSON, version], pieces)
+        await _respond(send, 200, [_JSON, _version_header(pipeline)], pieces)
 
     rest = _rest(service)
 
@@ -109,7 +122,7 @@ def build_http_app(service: Service) -> ASGIApp:
 
         async def send_with_version(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], version]
+                message["headers"] = [*message["headers"], _version_header(service.serving)]
             await send(message)
 
         await rest(scope, receive, send_with_version)
@@ -119,20 +132,6 @@ def build_http_app(service: Service) -> ASGIApp:
 
 def _rest(service: Service) -> ASGIApp:
     """Every route but the hot one, and the answer to wrong paths and methods."""
-    manifest = service.components.manifest
-    model = msgspec.json.encode(
-        {
-            "name": manifest.name,
-            "version": manifest.version,
-            "digest": service.components.digest,
-            "classes": manifest.classes,
-            "threshold": manifest.threshold,
-            "selected_features": manifest.selected_features,
-            "schema": manifest.schema,
-            "training": manifest.training,
-        }
-    )
-    document = msgspec.json.encode(openapi_document(manifest, service.settings.limits))
 
     async def health(_: Request) -> Response:
         return _json_response(b'{"status":"live"}')
@@ -143,13 +142,31 @@ def _rest(service: Service) -> ASGIApp:
         return _json_response(b'{"status":"not ready"}', status=503)
 
     async def show_model(_: Request) -> Response:
-        return _json_response(model)
+        components = service.serving.components
+        manifest = components.manifest
+        return _json_response(
+            msgspec.json.encode(
+                {
+                    "name": manifest.name,
+                    "version": manifest.version,
+                    "digest": components.digest,
+                    "classes": manifest.classes,
+                    "threshold": manifest.threshold,
+                    "selected_features": manifest.selected_features,
+                    "schema": manifest.schema,
+                    "training": manifest.training,
+                    "rollout": await service.describe_rollout(),
+                }
+            )
+        )
 
     async def openapi(_: Request) -> Response:
-        return _json_response(document)
+        manifest = service.serving.components.manifest
+        return _json_response(msgspec.json.encode(openapi_document(manifest, service.settings.limits)))
 
     async def docs(request: Request) -> Response:
         root = request.scope.get("root_path", "")
+        manifest = service.serving.components.manifest
         return get_swagger_ui_html(
             openapi_url=f"{root}/openapi.json",
             title=f"{manifest.name} {manifest.version}",
@@ -237,6 +254,10 @@ async def _respond(send: Send, status: int, headers: list[tuple[bytes, bytes]], 
     for piece in pieces[:-1]:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": pieces[-1]})
+
+
+def _version_header(pipeline: Pipeline) -> tuple[bytes, bytes]:
+    return b"x-model-version", pipeline.components.manifest.version.encode()
 
 
 def _json_response(content: bytes, status: int = 200) -> Response:

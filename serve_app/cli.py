@@ -53,6 +53,9 @@ _drain_option = click.option(
     show_default=True,
     help="Seconds that what is in flight may take at the end.",
 )
+_address_option = click.option(
+    "--address", default="auto", show_default=True, help="Of the Ray cluster; auto is the one that runs on this machine."
+)
 _seed_option = click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=26, show_default=True, help="Of everything random."
 )
@@ -141,6 +144,31 @@ def join_cluster(head: str, env_file: Path, num_cpus: int | None, drain_timeout:
     _console.print(f"Waiting for {head} ...")
     join(head, env_file, num_cpus, drain_timeout, lambda address: _console.print(f"Joined {head} as {address}."))
     _console.print("Stopped.")
+
+
+@main.command()
+@click.argument("components", type=_PATH)
+@click.option("--canary", type=click.FloatRange(0, 1), help="Share of the requests that the version answers, on trial.")
+@click.option("--shadow", type=click.FloatRange(0, 1), help="Share of the requests that it gets a copy of, on trial.")
+@_address_option
+def deploy(components: Path, canary: float | None, shadow: float | None, address: str) -> None:
+    """Have the running service switch to other COMPONENTS, without a pause; they are verified first."""
+    from serve_app.release import deploy as release
+
+    if canary is not None and shadow is not None:
+        raise click.UsageError("--canary and --shadow are two trials; begin one after the other")
+    with _console.status("Verifying, loading, switching ..."):
+        _announce_release(release(components, canary=canary, shadow=shadow, address=address))
+
+
+@main.command()
+@_address_option
+def rollback(address: str) -> None:
+    """Take back the latest deploy: end a trial, or serve the previous version again."""
+    from serve_app.release import roll_back
+
+    with _console.status("Switching ..."):
+        _announce_release(roll_back(address=address))
 
 
 @main.command()
@@ -256,6 +284,16 @@ def check(folder: Path | None, components: Path) -> None:
     from serve_app.components import load_components
 
     _announce_components(folder or components, load_components(folder or components))
+
+
+def _announce_release(release: Any) -> None:
+    serving = release.rollout["serving"]
+    replicas = " and ".join(f"{count} {name}" for name, count in release.replicas.items())
+    _console.print(f"{serving['name']} {serving['version']} serves (manifest {serving['digest'][:12]}): {replicas}")
+    for role in ("canary", "shadow"):
+        trial = release.rollout[role]
+        if trial:
+            _console.print(f"{trial['name']} {trial['version']} is its {role}, with {trial['share']:.0%} of the requests")
 
 
 def _write_expectations(rows: Path, out: Path, components: Any) -> None:

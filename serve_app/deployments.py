@@ -1,9 +1,9 @@
-"""The two deployments of the graph: what a Preprocessor and a Classifier replica do.
+"""The two deployments of the graph: what a Preprocessor and a Classifier replica hold, and which version they score with.
 
-Owns the way of a request through them and the hop between the two. Plain classes: app.py wraps them as deployments. Knows
-no HTTP; api.py calls ``predict`` and ``is_ready``.
-
-A request is read and checked before it is merged with others, so a bad one can fail only itself.
+Owns the change of versions within a replica, without a restart and without a request that sees two of them: a Classifier holds
+each version that a Preprocessor may still send, and finds it by the digest that comes with each matrix; a Preprocessor switches
+once its new version has been seen to work through a Classifier, and a request stays with the pipeline that it began with. Plain
+classes: app.py wraps them as deployments. Knows no HTTP; api.py calls them.
 """
 
 from __future__ import annotations
@@ -11,48 +11,68 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+import random
+from collections.abc import Awaitable, Callable
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from ray import serve
 
-from serve_app.answers import AnswerEncoder
-from serve_app.batching import RowBatcher, concatenate, count_rows, split
-from serve_app.components import GOLDEN_TOLERANCE, Components, load_components
+from serve_app.batching import concatenate, split
+from serve_app.components import Components, load_components
 from serve_app.config import Settings, resolve_path
-from serve_app.errors import FieldProblem, InvalidRowsError, ScoringError
+from serve_app.errors import ComponentsError, ScoringError, SettingsError
 from serve_app.metrics import ReplicaMetrics
+from serve_app.pipeline import Pipeline
+from serve_app.rollout import ModelReference, ModelStore, Rollout, read_rollout
+from serve_app.shadow import Shadow
 
-__all__ = ["Classifier", "LocalClassifier", "MatrixScorer", "Preprocessor", "RemoteClassifier"]
+__all__ = ["Classifier", "Preprocessor"]
 
 Array = NDArray[np.float64]
 
 _logger = logging.getLogger("ray.serve")  # the logger whose records Ray Serve keeps with the replica's
-_FLOAT_BYTES = 8
-_MAX_MESSAGE_BYTES = 3 * 1024 * 1024  # Ray Serve's handles refuse messages of 4 MiB unless told otherwise
+_ARRIVAL_TIMEOUT_S = 10.0  # how long a matrix waits for its version, which other replicas may have got sooner
+_TRY_TIMEOUT_S = 30.0  # how long a version may take to work through a Classifier
+_POLL_INTERVAL_S = 0.05
+
+
+class _Model:
+    """What a Classifier holds of a version."""
+
+    def __init__(self, components: Components) -> None:
+        self.components = components
+        self.metrics = ReplicaMetrics(components)
+
+    def score(self, matrix: Array) -> Array:
+        start = perf_counter()
+        probabilities = self.components.scorer.score(matrix)
+        self.metrics.record_batch(len(matrix), perf_counter() - start)
+        return probabilities
+
+
+_Job = tuple[_Model, Array]
 
 
 class Classifier:
-    """Holds the model; scores matrices, merging those of many preprocessors.
+    """Holds the model, in one version or several; scores matrices, merging those of many preprocessors.
 
     Args:
         settings: of the whole application.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._components = load_components(resolve_path(settings.components))
-        self._scorer = self._components.scorer
-        self._metrics = ReplicaMetrics(self._components)
+        self._models = ModelStore(load_components(resolve_path(settings.components)), _Model)
+        self._rollout = Rollout()
         batches = settings.classifier_batches
         self._score = serve.batch(
             max_batch_size=batches.max_rows,
             batch_wait_timeout_s=batches.wait_timeout_s,
             max_concurrent_batches=batches.max_concurrent_batches,
-            batch_size_fn=count_rows,  # cannot fail: one that raises would end the batching task
-        )(self._batch_function())
+            batch_size_fn=_count_rows,  # cannot fail: one that raises would end the batching task
+        )(_batch_function())
 
     async def score(self, digest: str, matrix: bytes) -> bytes:
         """Probabilities of a matrix; both are the bytes of C-ordered float64 arrays, which cost less to send than arrays.
@@ -62,89 +82,49 @@ class Classifier:
             matrix: shape (rows, features); at most ``classifier_batches.max_rows`` rows.
 
         Raises:
-            ScoringError: this replica holds other components.
+            ScoringError: this replica does not hold those components, and did not get them in time.
         """
-        if digest != self._components.digest:
-            raise ScoringError("the classifier and the preprocessor hold different model components")
-        features = len(self._components.manifest.features)
-        probabilities: Array = await self._score(np.frombuffer(matrix).reshape(-1, features))
+        model = self._models.find(digest) or await self._wait_for(digest)
+        features = len(model.components.manifest.features)
+        probabilities: Array = await self._score((model, np.frombuffer(matrix).reshape(-1, features)))
         return probabilities.tobytes()
+
+    async def reconfigure(self, user_config: dict[str, Any] | None) -> None:
+        """Holds what ``user_config`` names; Ray Serve calls it when the replica starts, and at each change.
+
+        What was named before stays too: preprocessors that have not switched yet still send it.
+        """
+        rollout = _read(user_config)
+        if rollout is None:
+            return
+        for reference in rollout.references():
+            await _load_or_reject(self._models, reference)
+        self._models.keep_only(rollout.references() | self._rollout.references())
+        self._rollout = rollout
+
+    async def load(self, components: str, digest: str) -> str:
+        """Loads a version beside the others; empty, or why it cannot be used. For ``handle.broadcast``."""
+        return await _load_or_reject(self._models, ModelReference(components=components, digest=digest))
 
     async def check_health(self) -> None:
         """Raises RuntimeError when the batching task, which nothing revives, has ended; Ray Serve calls it now and then."""
-        self._metrics.tell_facts()
+        for model in self._models.held():
+            model.metrics.tell_facts()
         if not await self._score._is_batching_task_alive():  # noqa: SLF001 - the only way to see it
             raise RuntimeError("the batching task has ended")
 
-    def _batch_function(self) -> Callable[[list[Array]], Awaitable[list[Array]]]:
-        """What ``@serve.batch`` wraps: a function that carries its signature, for it is asked for on every call."""
-
-        async def score_batch(batch: list[Array]) -> list[Array]:
-            matrix = concatenate(batch)
-            start = perf_counter()
-            probabilities = self._scorer.score(matrix)
-            self._metrics.record_batch(len(matrix), perf_counter() - start)
-            return split(probabilities, batch)
-
-        score_batch.__signature__ = inspect.signature(score_batch)  # type: ignore[attr-defined]
-        return score_batch
-
-
-class MatrixScorer(Protocol):
-    """Scores a matrix of features, wherever the model is."""
-
-    async def score_matrix(self, matrix: Array) -> Array:
-        """Probabilities of shape (rows, classes) for a matrix of shape (rows, features)."""
-        ...
-
-
-class RemoteClassifier:
-    """The model behind the handle of a Classifier deployment.
-
-    Args:
-        handle: Ray Serve's.
-        components: those that the matrices are made with.
-    """
-
-    def __init__(self, handle: Any, components: Components) -> None:
-        # The arguments are bytes already; cloudpickle, Ray Serve's default, only costs more here.
-        self._score = handle.options(request_serialization="pickle", response_serialization="pickle").score
-        self._digest = components.digest
-
-    async def score_matrix(self, matrix: Array) -> Array:
-        """Probabilities of shape (rows, classes) for a matrix of shape (rows, features)."""
-        answer: bytes = await self._score.remote(self._digest, matrix.tobytes())
-        return np.frombuffer(answer).reshape(len(matrix), -1)
-
-
-class LocalClassifier:
-    """The model in the same process, for the fused topology.
-
-    Args:
-        components: those that the matrices are made with.
-        metrics: of the replica.
-    """
-
-    def __init__(self, components: Components, metrics: ReplicaMetrics) -> None:
-        self._scorer = components.scorer
-        self._metrics = metrics
-
-    async def score_matrix(self, matrix: Array) -> Array:
-        """Probabilities of shape (rows, classes) for a matrix of shape (rows, features)."""
-        start = perf_counter()
-        probabilities = self._scorer.score(matrix)
-        self._metrics.record_batch(len(matrix), perf_counter() - start)
-        return probabilities
-
-
-class _ParsedRequest(NamedTuple):
-    values: Array  # of the good rows
-    problems: list[FieldProblem]
-    warnings: list[FieldProblem]
+    async def _wait_for(self, digest: str) -> _Model:
+        deadline = perf_counter() + _ARRIVAL_TIMEOUT_S
+        while perf_counter() < deadline:
+            await asyncio.sleep(_POLL_INTERVAL_S)
+            model = self._models.find(digest)
+            if model is not None:
+                return model
+        raise ScoringError("the classifier and the preprocessor hold different model components")
 
 
 class Preprocessor:
-    """The ingress: reads and checks rows, makes features of them, has them scored, writes the answers.
+    """The ingress: holds a pipeline for each version of the model, and says which of them a request takes.
 
     Args:
         settings: of the whole application.
@@ -153,106 +133,159 @@ class Preprocessor:
 
     def __init__(self, settings: Settings, classifier: Any | None) -> None:
         self.settings = settings
-        self.components = load_components(resolve_path(settings.components))
-        self._metrics = ReplicaMetrics(self.components)
-        manifest = self.components.manifest
-        self._parser = self.components.parser(settings.limits.max_rows)
-        self._answers = AnswerEncoder(
-            classes=manifest.classes, threshold=manifest.threshold, selected_features=manifest.selected_features
-        )
-        row_bytes = _FLOAT_BYTES * max(len(manifest.features), len(manifest.classes))
-        self._max_rows = min(settings.preprocessor_batches.max_rows, max(1, _MAX_MESSAGE_BYTES // row_bytes))
-        self._classifier: MatrixScorer
-        self._batcher: RowBatcher | None
-        if classifier is None:
-            # Nothing to wait for and nothing to share: merging would cost more than scoring.
-            self._classifier, self._batcher = LocalClassifier(self.components, self._metrics), None
-        else:
-            self._classifier = RemoteClassifier(classifier, self.components)
-            self._batcher = RowBatcher(
-                self._score_batch,
-                max_rows=self._max_rows,
-                max_concurrent_batches=settings.preprocessor_batches.max_concurrent_batches,
-            )
-        self._golden_values, self._golden_probabilities = self.components.golden_values()
+        components = load_components(resolve_path(settings.components))
+        self._pipelines = ModelStore(components, lambda loaded: Pipeline(settings, loaded, classifier))
+        self._serving = self._pipelines.base
+        self._rollout: Rollout | None = None
+        self._canary: Pipeline | None = None
+        self._canary_share = 0.0
+        self._shadow: Shadow | None = None
+        self._lock = asyncio.Lock()
 
-    async def predict(self, body: bytes | bytearray, *, report_bad_rows: bool = False) -> list[bytes]:
+    def choose(self) -> Pipeline:
+        """The pipeline for one request, which stays with it to its end."""
+        if self._canary is not None and random.random() < self._canary_share:  # noqa: S311 - a sample, no secret
+            return self._canary
+        return self._serving
+
+    @property
+    def serving(self) -> Pipeline:
+        """The pipeline of the version that serves."""
+        return self._serving
+
+    async def predict(
+        self, body: bytes | bytearray, *, report_bad_rows: bool = False, pipeline: Pipeline | None = None
+    ) -> list[bytes]:
         """The JSON array of answers, in pieces, to a request's body; in the order of its rows.
 
         Args:
             body: a JSON array of row objects, or one row object.
             report_bad_rows: put an error object in a bad row's place instead of refusing the request.
+            pipeline: the one that ``choose`` has chosen.
 
         Raises:
             RequestError: the request, or a row of it, cannot be scored; nothing of it was.
             ScoringError: the classifier failed.
         """
-        parsed = await self._parse(body)
-        if parsed.problems:
-            self._metrics.record_refused(parsed.problems)
-            if not report_bad_rows:
-                raise InvalidRowsError(parsed.problems)
-        probabilities = await self._score(parsed.values)
-        self._metrics.record_scored(parsed.values, probabilities, parsed.warnings)
-        pieces = []
-        for piece in self._answers.encode(probabilities, parsed.warnings, parsed.problems):
-            pieces.append(piece)
-            if len(pieces) > 2:  # the first is all of a small answer, with its bracket; give way only in large ones
-                await asyncio.sleep(0)
-        return pieces
+        pipeline = pipeline or self.choose()
+        scored = await pipeline.score(body, report_bad_rows=report_bad_rows)
+        if self._shadow is not None:
+            self._shadow.offer(body, pipeline, scored)
+        return await pipeline.encode(scored)
 
     async def is_ready(self) -> bool:
-        """Whether the golden rows, sent through both deployments, get their recorded probabilities."""
+        """Whether the golden rows of the version that serves, sent through both deployments, get their probabilities."""
         try:
             async with asyncio.timeout(self.settings.limits.ready_timeout_s):
-                probabilities = await self._score(self._golden_values)
+                return await self._serving.scores_golden_rows()
         except (TimeoutError, ScoringError) as error:
             _logger.warning("not ready: %s", str(error) or "the round trip takes too long")
             return False
-        return bool(np.abs(probabilities - self._golden_probabilities).max() <= GOLDEN_TOLERANCE)
+
+    async def reconfigure(self, user_config: dict[str, Any] | None) -> None:
+        """Switches to what ``user_config`` names; Ray Serve calls it when the replica starts, and at each change.
+
+        A version that cannot be used never serves: a replica that serves goes on with its own, one that starts takes the
+        previous one. Nothing is raised, for Ray Serve would end the replica.
+        """
+        rollout = _read(user_config)
+        if rollout is None:
+            return
+        async with self._lock:
+            is_first, self._rollout = self._rollout is None, rollout
+            self._pipelines.rejected.clear()
+            serving = await self._try(rollout.serving)
+            if serving is None and is_first and rollout.previous is not None:
+                serving = await self._try(rollout.previous)
+            canary = None if rollout.canary is None else await self._try(rollout.canary)
+            shadow = None if rollout.shadow is None else await self._try(rollout.shadow)
+            if rollout.previous is not None:
+                await _load_or_reject(self._pipelines, rollout.previous)
+            if serving is not None:
+                self._serving = serving
+            self._canary, self._canary_share = canary, rollout.canary.share if rollout.canary is not None else 0.0
+            self._shadow = None if shadow is None or rollout.shadow is None else Shadow(shadow, rollout.shadow.share)
+            self._pipelines.keep_only(rollout.references())
+
+    async def load(self, components: str, digest: str) -> str:
+        """Loads a version beside the others and tries it; empty, or why it cannot be used. For ``handle.broadcast``."""
+        reference = ModelReference(components=components, digest=digest)
+        await self._try(reference)
+        return self._pipelines.rejected.get(components, "")
+
+    async def describe_rollout(self) -> dict[str, Any]:
+        """Which versions this replica uses for what, and what it refused, as JSON values."""
+        rollout = self._rollout or Rollout()
+        return {
+            "serving": _describe(self._serving),
+            "previous": _describe(self._pipelines.named(rollout.previous)),
+            "canary": _describe(self._canary, share=self._canary_share),
+            "shadow": self._shadow and _describe(self._shadow.pipeline, share=self._shadow.share),
+            "rejected": [{"components": folder, "reason": reason} for folder, reason in self._pipelines.rejected.items()],
+        }
 
     async def check_health(self) -> None:
         """Healthy as long as it answers at all; Ray Serve calls it now and then."""
-        self._metrics.tell_facts()
+        self._serving.metrics.tell_facts()
 
-    async def _parse(self, body: bytes | bytearray) -> _ParsedRequest:
-        values: list[Array] = []
-        problems: list[FieldProblem] = []
-        warnings: list[FieldProblem] = []
-        for chunk in self._metrics.timed(self._parser.chunks(body)):
-            if values:
-                await asyncio.sleep(0)  # a large request: let others work between two chunks
-            values.append(chunk.values)
-            problems += chunk.problems
-            warnings += chunk.warnings
-        return _ParsedRequest(concatenate(values), problems, warnings)
-
-    async def _score(self, values: Array) -> Array:
-        """Probabilities of shape (rows, classes) of a values array of any length.
-
-        Raises:
-            ScoringError: the classifier failed.
-        """
-        score_piece = self._score_values if self._batcher is None else self._batcher.score
-        if 0 < len(values) <= self._max_rows:
-            return await score_piece(values)
-        pieces = [values[start : start + self._max_rows] for start in range(0, len(values), self._max_rows)]
-        results = await asyncio.gather(*map(score_piece, pieces))
-        return concatenate([np.empty((0, len(self.components.manifest.classes))), *results])
-
-    async def _score_values(self, values: Array) -> Array:
-        start = perf_counter()
-        matrix = self.components.encoder.encode(values)
-        self._metrics.transform_seconds += perf_counter() - start
-        return await self._classifier.score_matrix(matrix)
-
-    async def _score_batch(self, batch: list[Array]) -> Sequence[Array]:
-        values = concatenate(batch)
-        self._metrics.record_batch(len(values))
+    async def _try(self, reference: ModelReference | None) -> Pipeline | None:
+        """The pipeline of a version that has been loaded and seen to work, or None."""
         try:
-            probabilities = await self._score_values(values)
-        # Whatever a lost, overloaded or stopping replica makes Ray raise, each request gets an answer.
-        except (Exception, asyncio.CancelledError) as error:
-            _logger.exception("the classifier did not score a batch of %d requests", len(batch))
-            raise ScoringError(f"the classifier failed: {type(error).__name__}") from error
-        return split(probabilities, batch)
+            pipeline = await self._pipelines.load(reference)
+        except ComponentsError:
+            return None
+        if reference is None or pipeline is self._serving:
+            return pipeline
+        try:
+            async with asyncio.timeout(_TRY_TIMEOUT_S):
+                is_right = await pipeline.scores_golden_rows()
+            reason = "its golden rows come back from the classifier with other probabilities"
+        except (TimeoutError, ScoringError) as error:
+            is_right, reason = False, f"the classifier does not score it: {str(error) or 'it takes too long'}"
+        if not is_right:
+            self._pipelines.reject(reference, reason)
+            return None
+        return pipeline
+
+
+def _read(user_config: dict[str, Any] | None) -> Rollout | None:
+    try:
+        return read_rollout(user_config)
+    except SettingsError:
+        _logger.exception("the replica goes on as it was")
+        return None
+
+
+async def _load_or_reject(models: ModelStore[Any], reference: ModelReference) -> str:
+    """Loads a version; empty, or the reason why it cannot be used."""
+    try:
+        await models.load(reference)
+    except ComponentsError as error:
+        return str(error)
+    return ""
+
+
+def _describe(pipeline: Pipeline | None, **more: float) -> dict[str, Any] | None:
+    if pipeline is None:
+        return None
+    manifest = pipeline.components.manifest
+    return {"name": manifest.name, "version": manifest.version, "digest": pipeline.components.digest, **more}
+
+
+def _count_rows(jobs: list[_Job]) -> int:
+    return sum(len(matrix) for _, matrix in jobs)
+
+
+def _batch_function() -> Callable[[list[_Job]], Awaitable[list[Array]]]:
+    """What ``@serve.batch`` wraps: a function that carries its signature, for it is asked for on every call."""
+
+    async def score_batch(jobs: list[_Job]) -> list[Array]:
+        results: dict[int, Array] = {}
+        for model in {id(model): model for model, _ in jobs}.values():  # one, but for the moments of a roll-out
+            places = [place for place, job in enumerate(jobs) if job[0] is model]
+            batch = [jobs[place][1] for place in places]
+            results.update(zip(places, split(model.score(concatenate(batch)), batch), strict=True))
+        return [results[place] for place in range(len(jobs))]
+
+    score_batch.__signature__ = inspect.signature(score_batch)  # type: ignore[attr-defined]
+    return score_batch

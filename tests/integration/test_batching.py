@@ -31,8 +31,8 @@ class InProcessHandle:
         self.scored: list[int] = []
         self.failure: Exception | None = None
         self._classifier = Classifier(settings)
-        self._scorer = self._classifier._scorer
-        self._classifier._scorer = SimpleNamespace(score=self._count)
+        self._model = self._classifier._models.base
+        self._score_matrix, self._model.score = self._model.score, self._count  # type: ignore[method-assign]
         self.score = SimpleNamespace(remote=self._remote)
 
     def options(self, **_: Any) -> InProcessHandle:
@@ -47,7 +47,7 @@ class InProcessHandle:
 
     def _count(self, matrix: Array) -> Array:
         self.scored.append(len(matrix))
-        return self._scorer.score(matrix)
+        return self._score_matrix(matrix)
 
 
 class Graph:
@@ -144,7 +144,7 @@ def test_readiness_is_a_round_trip_with_the_right_answers(graph: Graph) -> None:
         graph.handle.failure = ConnectionError("lost")
         found.append(await graph.preprocessor.is_ready())
         graph.handle.failure = None
-        graph.preprocessor._golden_probabilities = graph.preprocessor._golden_probabilities + 1e-9
+        graph.preprocessor.serving._golden_probabilities += 1e-9
         return [*found, await graph.preprocessor.is_ready()]
 
     assert asyncio.run(readiness()) == [True, False, False]

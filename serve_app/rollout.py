@@ -1,0 +1,149 @@
+"""Which versions of the model a replica is told to hold, what it has loaded of them, and what it refused.
+
+Owns the format of ``user_config``, which Ray Serve hands to each replica when it starts and whenever it changes, without a
+restart. Knows no request: pipeline.py scores with a version, deployments.py chooses one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from serve_app.components import Components, load_components
+from serve_app.config import resolve_path
+from serve_app.errors import ComponentsError, SettingsError
+
+__all__ = ["ModelReference", "ModelStore", "Rollout", "Trial", "read_rollout"]
+
+_logger = logging.getLogger("ray.serve")  # the logger whose records Ray Serve keeps with the replica's
+Held = TypeVar("Held")
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class ModelReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A folder of components, and the digest of its manifest where it has to be that and no other."""
+
+    components: str
+    digest: str | None = None
+
+
+class Trial(ModelReference, frozen=True, kw_only=True):
+    """A version that is tried out on a share of the requests."""
+
+    share: Share
+
+
+class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``user_config`` of both deployments.
+
+    ``serving``: the version that answers; None: that of the application's ``args``. ``previous`` is kept loaded, so that a
+    roll-back takes no time. ``canary`` answers its share of the requests itself; ``shadow`` gets a copy of its share, and its
+    answers are only compared.
+    """
+
+    serving: ModelReference | None = None
+    previous: ModelReference | None = None
+    canary: Trial | None = None
+    shadow: Trial | None = None
+
+    def references(self) -> set[ModelReference]:
+        """All versions that it names, as ``ModelReference``."""
+        named = (self.serving, self.previous, self.canary, self.shadow)
+        return {ModelReference(components=each.components, digest=each.digest) for each in named if each is not None}
+
+
+def read_rollout(user_config: dict[str, Any] | None) -> Rollout:
+    """``user_config`` as typed values.
+
+    Raises:
+        SettingsError: an unknown key, a value of the wrong type or out of bounds; the sentence names it.
+    """
+    try:
+        return msgspec.convert(user_config or {}, Rollout)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"user_config cannot be used: {error}") from error
+
+
+class ModelStore(Generic[Held]):
+    """The versions that a replica holds, by digest.
+
+    Args:
+        base: the components of the application's ``args``, which are never dropped.
+        make: what is held of a version, made of its components.
+    """
+
+    def __init__(self, base: Components, make: Callable[[Components], Held]) -> None:
+        self._make = make
+        self.base = make(base)
+        self.rejected: dict[str, str] = {}
+        """Folders that could not be used, each with the reason."""
+        self._base_digest = base.digest
+        self._held = {base.digest: self.base}
+        self._digests: dict[ModelReference, str] = {}
+        self._lock = asyncio.Lock()
+
+    def find(self, digest: str) -> Held | None:
+        """What is held of a version, if it is."""
+        return self._held.get(digest)
+
+    def named(self, reference: ModelReference | None) -> Held | None:
+        """What is held of a version that was loaded by this reference."""
+        return None if reference is None else self._held.get(self._digests.get(reference, ""))
+
+    def held(self) -> Iterable[Held]:
+        """What is held of every version."""
+        return self._held.values()
+
+    async def load(self, reference: ModelReference | None) -> Held:
+        """What is held of a version, loaded and verified beside the others when it is not there yet; None is the base.
+
+        The event loop goes on meanwhile.
+
+        Raises:
+            ComponentsError: what is wrong with the components; it is kept in ``rejected``.
+        """
+        if reference is None:
+            return self.base
+        reference = ModelReference(components=reference.components, digest=reference.digest)
+        async with self._lock:
+            found = self._held.get(reference.digest or "")
+            if found is not None:
+                self._digests[reference] = reference.digest or ""
+                return found
+            try:
+                components = await asyncio.to_thread(_load_exactly, reference)
+                held = self._held.get(components.digest)
+                if held is None:
+                    held = self._held[components.digest] = self._make(components)
+            except ComponentsError as error:
+                self.reject(reference, str(error))
+                raise
+            self._digests[reference] = components.digest
+            self.rejected.pop(reference.components, None)
+            return held
+
+    def reject(self, reference: ModelReference, reason: str) -> None:
+        """Notes why a version cannot be used."""
+        _logger.error("the model in %s is not used: %s", reference.components, reason)
+        self.rejected[reference.components] = reason
+
+    def keep_only(self, references: Iterable[ModelReference]) -> None:
+        """Lets go of every version that is not named, but for the base."""
+        kept = {self._digests[reference] for reference in references if reference in self._digests}
+        self._held = {digest: held for digest, held in self._held.items() if digest in kept or digest == self._base_digest}
+        self._digests = {reference: digest for reference, digest in self._digests.items() if digest in self._held}
+
+
+def _load_exactly(reference: ModelReference) -> Components:
+    folder: Path = resolve_path(reference.components)
+    components = load_components(folder)
+    if reference.digest is not None and components.digest != reference.digest:
+        reason = f"its digest is {components.digest[:12]}…, that of the version to be served is {reference.digest[:12]}…"
+        raise ComponentsError(str(folder), reason)
+    return components
