@@ -8,7 +8,7 @@ What a replica does with it is deployments.py's business. It takes a machine of 
 from __future__ import annotations
 
 import contextlib
-import os
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -203,9 +203,10 @@ class _Service:
 
 @contextlib.contextmanager
 def _connected(address: str) -> Iterator[_Service]:
-    os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")  # Ray Serve reads it when it is imported
     import ray
+    from ray import serve  # noqa: F401 - it sets its logger up when it is imported
 
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:
         context = ray.init(address=address, namespace="serve", log_to_driver=False, logging_level="error")
     except (ConnectionError, RuntimeError, ValueError) as error:

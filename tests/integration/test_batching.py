@@ -133,7 +133,8 @@ def test_the_fused_topology_answers_the_same_without_a_hop(graph: Graph, make_ro
     assert len(graph.hops) == 2
 
 
-def test_other_components_in_the_classifier_are_noticed(graph: Graph) -> None:
+def test_other_components_in_the_classifier_are_noticed(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve_app.deployments._ARRIVAL_TIMEOUT_S", 0.1)
     with pytest.raises(ScoringError, match="different model components"):
         asyncio.run(graph.handle._classifier.score("another digest", b""))
 

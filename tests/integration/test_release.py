@@ -1,0 +1,151 @@
+"""Versions that change while a real service answers: who calls meanwhile gets a right answer of one version or the other."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from scoring import score
+from serving import Server, run_command, serve, wait_until, write_config
+from steady_load import SteadyLoad
+from variants import publish_variant
+
+from serve_app.components import Components
+from serve_app.config import PROJECT_ROOT
+
+RELEASED = ("1.5.0", "2.0.0", "3.0.0")
+
+
+class Versions:
+    """Folders of components by version, and a service that began with the first."""
+
+    def __init__(self, server: Server, folder: Path, components: dict[str, Components], rows: list[dict[str, Any]]) -> None:
+        self.server = server
+        self.folder = folder
+        self.rows = rows
+        self.expected = {version: score(loaded, rows) for version, loaded in components.items()}
+
+    def load(self, **options: Any) -> SteadyLoad:
+        return SteadyLoad(self.server.url, self.rows, self.expected, **options)
+
+    def rollout(self) -> dict[str, Any]:
+        found: dict[str, Any] = requests.get(f"{self.server.url}/model", timeout=30).json()["rollout"]
+        return found
+
+    def serving(self) -> str:
+        return str(self.rollout()["serving"]["version"])
+
+
+def serve_app(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "serve_app", *map(str, arguments)]
+    return subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=180, check=False)
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory, components: Components, make_rows: Any) -> Iterator[Versions]:
+    folder = tmp_path_factory.mktemp("versions")
+    released = {version: publish_variant(folder / version, version, float(version[:3]) / 4) for version in RELEASED}
+    config, url = write_config(folder, lambda config: config["applications"][0]["deployments"][0].update(_two_replicas()))
+    with serve(run_command(config), url) as server:
+        yield Versions(server, folder, {"1.0.0": components, **released}, make_rows(50, 8))
+
+
+def _two_replicas() -> dict[str, Any]:
+    """Preprocessors that do not switch at the same moment."""
+    return {"autoscaling_config": {"min_replicas": 2, "max_replicas": 2, "target_ongoing_requests": 128}}
+
+
+def test_versions_take_over_and_come_back_while_every_call_gets_a_right_answer_of_one_of_them(versions: Versions) -> None:
+    with versions.load(rows_per_call=3) as load:
+        for command, before, after in (
+            (["deploy", versions.folder / "2.0.0"], "1.0.0", "2.0.0"),
+            (["deploy", versions.folder / "3.0.0"], "2.0.0", "3.0.0"),
+            (["rollback"], "3.0.0", "2.0.0"),
+        ):
+            done = serve_app(*command)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert done.stdout.startswith(f"glm-26 {after} serves (manifest ")
+            assert done.stdout.endswith("): 2 Preprocessor and 1 Classifier\n")
+            during = load.take()
+            wait_until(lambda: load.answered() > 50, "answers", 60)
+            since = load.take()
+            assert set(during.versions) == {before, after}
+            assert set(since.versions) == {after}
+            for outcome in (during, since):
+                assert (outcome.failed, outcome.wrong, outcome.hung, outcome.refused) == (0, 0, 0, 0), outcome
+    assert versions.rollout()["previous"]["version"] == "3.0.0"
+
+
+def test_damaged_components_never_serve_and_the_reason_is_said_in_a_line(versions: Versions) -> None:
+    folder = versions.folder / "damaged"
+    shutil.copytree(versions.folder / "3.0.0", folder)
+    content = (folder / "scaler.pkl").read_bytes()
+    (folder / "scaler.pkl").write_bytes(content[: len(content) // 2])
+    done = serve_app("deploy", folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(rf"Error: {folder}/scaler\.pkl: its SHA-256 is [^\n]*\n", done.stderr)
+    assert versions.serving() == "2.0.0"
+
+
+VANISH = """
+import pathlib, shutil, sys
+from serve_app import release
+
+verify = release.load_components
+
+def verify_and_remove(folder):
+    loaded = verify(folder)
+    shutil.rmtree(folder)
+    return loaded
+
+release.load_components = verify_and_remove
+release.deploy(pathlib.Path(sys.argv[1]))
+"""
+
+
+def test_a_version_that_a_replica_cannot_use_serves_nowhere(versions: Versions) -> None:
+    folder = versions.folder / "vanishing"  # sound when it is verified, gone when the replicas look
+    shutil.copytree(versions.folder / "3.0.0", folder)
+    command = [sys.executable, "-c", VANISH, str(folder)]
+    publish_variant(folder, "4.0.0")
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 1
+    assert f"ReleaseError: not deployed, for a Classifier cannot use it: {folder}/manifest.json: cannot be read" in done.stderr
+    assert versions.serving() == "2.0.0"
+
+
+def test_another_model_of_the_name_and_number_that_serves_is_refused(versions: Versions) -> None:
+    publish_variant(versions.folder / "twin", "2.0.0", shift=-1)
+    done = serve_app("deploy", versions.folder / "twin")
+    assert done.returncode == 1
+    assert "glm-26 2.0.0 serves already, with other contents: give it another version" in done.stderr
+
+
+def test_a_canary_answers_its_share_and_a_shadow_nothing_until_rollback_ends_them(versions: Versions) -> None:
+    assert serve_app("deploy", versions.folder / "1.5.0", "--shadow", "1").returncode == 0
+    done = serve_app("deploy", versions.folder / "3.0.0", "--canary", "0.25")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "glm-26 3.0.0 is its canary, with 25% of the requests" in done.stdout
+    assert "glm-26 1.5.0 is its shadow, with 100% of the requests" in done.stdout
+    assert versions.rollout()["shadow"]["version"] == "1.5.0"
+    with versions.load() as load:
+        wait_until(lambda: load.answered() > 1000, "answers", 120)
+        outcome = load.take()
+    assert (outcome.failed, outcome.wrong) == (0, 0), outcome
+    assert set(outcome.versions) == {"2.0.0", "3.0.0"}
+    share = outcome.versions["3.0.0"] / outcome.answered
+    assert abs(share - 0.25) < 5 * math.sqrt(0.25 * 0.75 / outcome.answered)
+
+    assert serve_app("rollback").returncode == 0
+    with versions.load() as load:
+        wait_until(lambda: load.answered() > 100, "answers", 60)
+        assert set(load.take().versions) == {"2.0.0"}
+    assert versions.rollout()["shadow"] is None
