@@ -121,6 +121,7 @@ def run(  # noqa: PLR0913, PLR0917 - click passes options as arguments
         _console.print(f"Serving on {service.url} (documentation: {service.url}/docs)")
         _console.print(f"Try:        curl -s {service.url}/predict -d @data/reference/example.json")
         _console.print(f"Dashboard:  {service.dashboard_url}/#/serve (it asks for what .venv/bin/ray get-auth-token prints)")
+        _console.print(f"Ray:        {service.ray_address} (what --address means in 'deploy' and 'rollback')")
         _console.print("Ctrl-C stops all of it.")
 
     def start_ray() -> str:

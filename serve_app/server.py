@@ -35,6 +35,7 @@ class Service(NamedTuple):
 
     url: str
     dashboard_url: str
+    ray_address: str
     notes: tuple[str, ...]
 
 
@@ -86,7 +87,7 @@ def run_service(  # noqa: PLR0913 - each is a choice of whoever starts it
         loaded.result()
         url = f"http://{'127.0.0.1' if host in {'0.0.0.0', '::'} else host}:{port}"  # noqa: S104 - compared, not bound
         _deploy(document, url)
-        announce(Service(url, f"http://{dashboard}", notes))
+        announce(Service(url, f"http://{dashboard}", nodes.address(), notes))
         wait_for_the_end()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
+import re
 import shutil
 import signal
 import socket
@@ -37,6 +38,13 @@ class Server:
     url: str
     process: psutil.Process
     log: Path
+
+    @property
+    def ray_address(self) -> str:
+        """As the service announces it."""
+        wait_until(lambda: "Ctrl-C" in self.log.read_text(encoding="utf-8"), "the announcement", 30)
+        (announced,) = re.findall(r"^Ray: +(\S+)", self.log.read_text(encoding="utf-8"), re.MULTILINE)
+        return str(announced)
 
     def predict(self, body: bytes | str, **options: Any) -> requests.Response:
         """One call of POST /predict."""

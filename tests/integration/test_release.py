@@ -34,7 +34,7 @@ class Versions:
         self.expected = {version: score(loaded, rows) for version, loaded in components.items()}
 
     def load(self, **options: Any) -> SteadyLoad:
-        return SteadyLoad(self.server.url, self.rows, self.expected, **options)
+        return SteadyLoad(self.server.url, self.rows, self.expected, clients=4, pause_s=0.02, **options)
 
     def rollout(self) -> dict[str, Any]:
         found: dict[str, Any] = requests.get(f"{self.server.url}/model", timeout=30).json()["rollout"]
@@ -43,10 +43,10 @@ class Versions:
     def serving(self) -> str:
         return str(self.rollout()["serving"]["version"])
 
-
-def serve_app(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "serve_app", *map(str, arguments)]
-    return subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=180, check=False)
+    def serve_app(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        address = ["--address", self.server.ray_address]
+        command = [sys.executable, "-m", "serve_app", *map(str, arguments), *address]
+        return subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=180, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_versions_take_over_and_come_back_while_every_call_gets_a_right_answer_o
             (["deploy", versions.folder / "3.0.0"], "2.0.0", "3.0.0"),
             (["rollback"], "3.0.0", "2.0.0"),
         ):
-            done = serve_app(*command)
+            done = versions.serve_app(*command)
             assert (done.returncode, done.stderr) == (0, "")
             assert done.stdout.startswith(f"glm-26 {after} serves (manifest ")
             assert done.stdout.endswith("): 2 Preprocessor and 1 Classifier\n")
@@ -89,7 +89,7 @@ def test_damaged_components_never_serve_and_the_reason_is_said_in_a_line(version
     shutil.copytree(versions.folder / "3.0.0", folder)
     content = (folder / "scaler.pkl").read_bytes()
     (folder / "scaler.pkl").write_bytes(content[: len(content) // 2])
-    done = serve_app("deploy", folder)
+    done = versions.serve_app("deploy", folder)
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(rf"Error: {folder}/scaler\.pkl: its SHA-256 is [^\n]*\n", done.stderr)
     assert versions.serving() == "2.0.0"
@@ -107,14 +107,14 @@ def verify_and_remove(folder):
     return loaded
 
 release.load_components = verify_and_remove
-release.deploy(pathlib.Path(sys.argv[1]))
+release.deploy(pathlib.Path(sys.argv[1]), address=sys.argv[2])
 """
 
 
 def test_a_version_that_a_replica_cannot_use_serves_nowhere(versions: Versions) -> None:
     folder = versions.folder / "vanishing"  # sound when it is verified, gone when the replicas look
     shutil.copytree(versions.folder / "3.0.0", folder)
-    command = [sys.executable, "-c", VANISH, str(folder)]
+    command = [sys.executable, "-c", VANISH, str(folder), versions.server.ray_address]
     publish_variant(folder, "4.0.0")
     done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 1
@@ -124,14 +124,14 @@ def test_a_version_that_a_replica_cannot_use_serves_nowhere(versions: Versions) 
 
 def test_another_model_of_the_name_and_number_that_serves_is_refused(versions: Versions) -> None:
     publish_variant(versions.folder / "twin", "2.0.0", shift=-1)
-    done = serve_app("deploy", versions.folder / "twin")
+    done = versions.serve_app("deploy", versions.folder / "twin")
     assert done.returncode == 1
     assert "glm-26 2.0.0 serves already, with other contents: give it another version" in done.stderr
 
 
 def test_a_canary_answers_its_share_and_a_shadow_nothing_until_rollback_ends_them(versions: Versions) -> None:
-    assert serve_app("deploy", versions.folder / "1.5.0", "--shadow", "1").returncode == 0
-    done = serve_app("deploy", versions.folder / "3.0.0", "--canary", "0.25")
+    assert versions.serve_app("deploy", versions.folder / "1.5.0", "--shadow", "1").returncode == 0
+    done = versions.serve_app("deploy", versions.folder / "3.0.0", "--canary", "0.25")
     assert (done.returncode, done.stderr) == (0, "")
     assert "glm-26 3.0.0 is its canary, with 25% of the requests" in done.stdout
     assert "glm-26 1.5.0 is its shadow, with 100% of the requests" in done.stdout
@@ -144,7 +144,7 @@ def test_a_canary_answers_its_share_and_a_shadow_nothing_until_rollback_ends_the
     share = outcome.versions["3.0.0"] / outcome.answered
     assert abs(share - 0.25) < 5 * math.sqrt(0.25 * 0.75 / outcome.answered)
 
-    assert serve_app("rollback").returncode == 0
+    assert versions.serve_app("rollback").returncode == 0
     with versions.load() as load:
         wait_until(lambda: load.answered() > 100, "answers", 60)
         assert set(load.take().versions) == {"2.0.0"}
