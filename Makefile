@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 ROOT := $(CURDIR)
 
-.PHONY: install run test test-docker check stress stress-compare stress-capacity bench bench-pins charts screenshots data pins clean
+.PHONY: install run test test-docker faults check stress stress-compare stress-capacity bench bench-pins charts screenshots data pins clean
 
 install: .venv/.installed
 run: .venv/.installed
@@ -18,6 +18,11 @@ test-docker: .venv/.installed-dev data
 	@docker version >/dev/null && docker compose version >/dev/null || \
 	  { echo "docker and docker compose have to answer: see above" >&2; exit 1; }
 	$(BIN)/python -m pytest -m docker
+
+# What faults cost, a few minutes; with FAULTS_AT_LENGTH=1 a quarter of an hour, and with RELIABILITY_REPORT=docs/reliability.md
+# the table goes there.
+faults: .venv/.installed-dev data
+	$(BIN)/python -m pytest -m faults tests/faults
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check .
