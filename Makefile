@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 ROOT := $(CURDIR)
 
-.PHONY: install run test test-docker faults check stress stress-compare stress-capacity bench bench-pins charts screenshots data pins clean
+.PHONY: install run test test-docker faults check stress stress-compare stress-capacity bench bench-pins charts demo-scaling screenshots data pins clean
 
 install: .venv/.installed
 run: .venv/.installed
@@ -60,6 +60,10 @@ bench: .venv/.installed-dev data
 # Of a running cluster; see the script.
 screenshots: .venv/.installed-dev
 	$(BIN)/python docs/make_screenshots.py
+
+# Three minutes: replicas come and go with the load, and docs/scaling.svg shows it.
+demo-scaling: .venv/.installed-dev data
+	$(BIN)/python docs/make_scaling.py
 
 charts: .venv/.installed-dev data
 	$(BIN)/python docs/make_charts.py

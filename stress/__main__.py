@@ -36,6 +36,9 @@ _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _console = Console(highlight=False, soft_wrap=True)
 _console.width = max(_console.width, 110)  # what the tables need, wherever they are written to
 
+_token_option = click.option(
+    "--token", envvar="RAY_AUTH_TOKEN", help="The dashboard's: what `ray get-auth-token` prints.  [env: RAY_AUTH_TOKEN]"
+)
 _out_option = click.option("--out", type=PATH, help="Folder of the report.  [default: stress/reports/NAME-TIME]")
 _seconds_option = click.option("--seconds", type=click.FloatRange(min=1), help="Duration.  [default: the scenario's own]")
 
@@ -137,9 +140,7 @@ def compare(  # noqa: PLR0913, PLR0917 - an option each
     "--scenario", "name", type=click.Choice(list(SCENARIOS)), default="single", show_default=True, help="For its mix."
 )
 @click.option("--dashboard", help="URL of the Ray dashboard, to say how many replicas there were.")
-@click.option(
-    "--token", envvar="RAY_AUTH_TOKEN", help="The dashboard's: what `ray get-auth-token` prints.  [env: RAY_AUTH_TOKEN]"
-)
+@_token_option
 @seed_option
 @data_option
 @_out_option
@@ -193,6 +194,45 @@ def capacity(  # noqa: PLR0913, PLR0917 - an option each
     rows = "one-row" if name == "single" else name
     _console.print(capacity_sentence(found, limit_ms, rows=rows, replicas=replicas, where=where), style="bold")
     sys.exit(int(found.rate is None))
+
+
+@main.command()
+@url_option
+@click.option("--dashboard", required=True, help="URL of the Ray dashboard, which says how many replicas there are.")
+@_token_option
+@click.option("--chart", type=PATH, help="File to draw, .svg or .png.  [default: scaling.svg in the report's folder]")
+@_seconds_option
+@seed_option
+@data_option
+@_out_option
+def scaling(  # noqa: PLR0913, PLR0917 - an option each
+    url: str,
+    dashboard: str,
+    token: str | None,
+    chart: Path | None,
+    seconds: float | None,
+    seed: int,
+    data: Path,
+    out: Path | None,
+) -> None:
+    """Watch replicas follow a load that rises and falls: the scenario `waves`, and a picture of it."""
+    from stress.scaling import ReplicaSampler, draw_scaling
+
+    _prepare([url], data)
+    out = out or _new_folder("scaling")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "requests.csv").unlink(missing_ok=True)
+    with ReplicaSampler(dashboard, token, out / "requests.csv", out / "replicas.csv") as sampler:
+        done = _run(Load(_scenario("waves", seconds), url, data, out, seed))
+    print_run(done, _console)
+    replicas = sampler.replicas()
+    for name in replicas.counts:
+        first, most, last = replicas.extremes(name)
+        _console.print(f"{name} replicas: {first} before, at most {most}, {last} at the end")
+    chart = chart or out / "scaling.svg"
+    draw_scaling(done.records, replicas, title="Replicas follow the queue", path=chart)
+    _console.print(f"{chart} shows it")
+    sys.exit(int(done.failed))
 
 
 def _prepare(urls: list[str], data: Path) -> None:

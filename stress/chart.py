@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from stress.records import Timeline
 from stress.scenarios import Scenario
 
-__all__ = ["draw_chart"]
+__all__ = ["STYLE", "draw_chart"]
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "stress",
     "font.size": 10.0,
     "axes.spines.top": False,
@@ -23,6 +23,7 @@ _STYLE: dict[Any, Any] = {
     "axes.titlesize": "medium",
     "axes.titlelocation": "left",
 }
+"""Matplotlib's settings for all pictures of load tests."""
 _THROUGHPUT, _FAILURES, _USERS = "#2f6db5", "#c0392b", "#7f8794"
 _PERCENTILES = {50: "#9ec1e6", 95: "#2f6db5", 99: "#16365c"}
 
@@ -30,7 +31,7 @@ _PERCENTILES = {50: "#9ec1e6", 95: "#2f6db5", 99: "#16365c"}
 def draw_chart(timeline: Timeline, scenario: Scenario, *, rate: float, path: Path) -> None:
     """Draws ``path`` in the format of its suffix. ``rate`` is that of an open load; 0 where users made the load."""
     edges = timeline.edges
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.0, 8.0), layout="constrained")
         FigureCanvasAgg(figure)
         calls, latency, failures, users = figure.subplots(4, 1, sharex=True, height_ratios=(3, 3, 1.2, 1.2))

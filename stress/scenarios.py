@@ -78,6 +78,12 @@ _ALL = (
         {ONE_ROW: 1},
         (Stage(15, 4), Stage(10, 128), Stage(15, 4)),
     ),
+    Scenario(
+        "waves",
+        "one row per call; 4, 32, 160, 32, 4 users: up, and down again for long enough to see replicas go",
+        {ONE_ROW: 1},
+        (Stage(10, 4), Stage(10, 32), Stage(40, 160), Stage(10, 32), Stage(90, 4)),
+    ),
     Scenario("soak", "the mix of mixed; 8 users who pause 50 ms, for 10 minutes", _MIXED, (Stage(600, 8),), pause_s=0.05),
 )
 
