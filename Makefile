@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 ROOT := $(CURDIR)
 
-.PHONY: install run test test-docker faults check stress stress-compare stress-capacity bench bench-pins charts demo-scaling screenshots data pins clean
+.PHONY: install run test test-docker faults soak check stress stress-compare stress-capacity bench bench-pins charts demo-scaling screenshots data pins clean
 
 install: .venv/.installed
 run: .venv/.installed
@@ -23,6 +23,10 @@ test-docker: .venv/.installed-dev data
 # the table goes there.
 faults: .venv/.installed-dev data
 	$(BIN)/python -m pytest -m faults tests/faults
+
+# Half an hour of mixed load: does anything grow?
+soak: .venv/.installed-dev data
+	SOAK_SECONDS=1800 $(BIN)/python -m pytest -m faults tests/faults -k mixed_load
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from serving import Server
 from steady_load import SteadyLoad
 
-__all__ = ["AT_LENGTH", "ROOM", "Target"]
+__all__ = ["AT_LENGTH", "ROOM", "SOAK_SECONDS", "Target"]
 
 AT_LENGTH = bool(os.environ.get("FAULTS_AT_LENGTH"))
+SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
 ROOM = 96  # requests at once: those beyond are refused
 
 

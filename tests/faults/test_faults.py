@@ -13,10 +13,11 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from urllib.parse import urlsplit
 
+import numpy as np
 import psutil
 import pytest
 import requests
-from fault_target import AT_LENGTH, ROOM, Target
+from fault_target import AT_LENGTH, ROOM, SOAK_SECONDS, Target
 from serving import wait_until
 from steady_load import Outcome, SteadyLoad
 
@@ -225,6 +226,41 @@ def test_damage_to_the_components_of_a_running_service_changes_no_answer(target:
     assert set(outcome.versions) == {"2.0.0"}
     assert checked.returncode == 1
     assert checked.stderr.count("\n") == 1
+
+
+def test_hours_of_mixed_load_leave_memory_and_descriptors_flat(target: Target, report: Report) -> None:
+    watched: dict[psutil.Process, list[tuple[float, int, int]]] = {
+        process: []
+        for name in ("ServeReplica", "haproxy -", "ServeController", "HAProxyManager", "ProxyActor", "raylet")
+        for process in target.processes(name)
+    }
+    with target.load() as load, target.load(clients=1, rows_per_call=100, pause_s=0.05) as batches:
+        wait_for_calls(load, WARM_UP_CALLS)
+        load.take()
+        started = time.monotonic()
+        while (elapsed := time.monotonic() - started) < SOAK_SECONDS:
+            for process, samples in watched.items():
+                with process.oneshot():
+                    samples.append((elapsed, process.memory_info().rss, process.num_fds()))
+            time.sleep(SOAK_SECONDS / 100)
+        outcome, large = load.take(), batches.take()
+    slopes, leaks = {}, {}
+    for process, samples in watched.items():
+        at, memory, descriptors = np.array(samples[len(samples) // 3 :], dtype=float).T  # the first third fills caches
+        slopes[process.name()] = float(np.polyfit(at, memory, 1)[0]) * 60 / 2**20
+        leaks[process.name()] = int(descriptors[-10:].max() - descriptors[:10].max())
+    steepest = max(slopes, key=lambda name: slopes[name])
+    report(
+        f"{SOAK_SECONDS / 60:.0f} minutes of mixed load, one row and 100 rows a call",
+        outcome,
+        f"and {large.answered:,} calls of 100 rows; memory of the process that grew most, {steepest}: "
+        f"{slopes[steepest]:+.2f} MiB a minute; descriptors {max(leaks.values()):+d}",
+    )
+    for found in (outcome, large):
+        assert_nothing_wrong(found)
+        assert found.failed == found.refused == 0, found
+    assert all(slope < 12 for slope in slopes.values()), slopes  # noise of a short run; a long one is what to look at
+    assert all(leak <= 8 for leak in leaks.values()), leaks
 
 
 def test_sigterm_answers_what_is_in_flight_and_refuses_what_comes_later(target: Target, report: Report) -> None:
