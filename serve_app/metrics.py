@@ -124,9 +124,10 @@ class ReplicaMetrics:
         """Hands over to Ray what was recorded since the last time."""
         if self._values:
             values, probabilities = concatenate(self._values), concatenate(self._probabilities)
-            # So counted in a tenth of the time of a sum by axis.
-            missing = np.flatnonzero(np.isnan(values)) % len(self._columns)
-            nulls = dict(zip(self._columns, np.bincount(missing, minlength=len(self._columns)).tolist(), strict=True))
+            # Nulls are few: counting their columns takes a tenth of the time of a sum along the rows.
+            columns_of_nulls = np.flatnonzero(np.isnan(values)) % len(self._columns)
+            null_counts = np.bincount(columns_of_nulls, minlength=len(self._columns)).tolist()
+            nulls = dict(zip(self._columns, null_counts, strict=True))
             for column, cells in self._unknown.items():
                 nulls[column] -= cells
             classes = np.bincount(predicted_class_indices(probabilities, self._threshold), minlength=len(self._classes))
