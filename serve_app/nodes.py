@@ -38,6 +38,7 @@ _POLL_INTERVAL_S = 0.1
 _STOP_TIMEOUT_S = 10
 _DISPLACED_TIMEOUT_S = 5
 _ADMIN_TIMEOUT_S = 5
+_STACK_TRACE = re.compile(r"\) \[0x[0-9a-f]+\]|StackTrace")
 _HAPROXY_PORTS = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
 
 
@@ -231,7 +232,9 @@ def _metrics_option(port: int | None) -> str:
 
 
 def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it said nothing"])[-1]
+    """What a failure says at the end; where Ray's C++ ends with a stack trace, what it says before that."""
+    lines = [line for line in text.strip().splitlines() if line.strip() and not _STACK_TRACE.search(line)]
+    return lines[-1] if lines else "it said nothing"
 
 
 def _make_token() -> None:

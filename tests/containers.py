@@ -132,8 +132,8 @@ class Compose:
 
     def alive_nodes(self) -> int:
         """How many nodes Ray counts, the head among them."""
-        status = self.in_head("ray", "status")
-        active = status[status.index("Active:") : status.index("Pending:")]
+        _, _, listed = self.in_head("ray", "status").partition("Active:")  # of which there is none in its first seconds
+        active, _, _ = listed.partition("Pending:")
         return sum(line.strip().startswith("1 node_") for line in active.splitlines())
 
     def is_whole(self, nodes: int) -> bool:
