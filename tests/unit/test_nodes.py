@@ -82,6 +82,8 @@ def test_what_ray_says_when_it_cannot_start_is_told_in_one_line() -> None:
 
 def test_of_a_crash_its_message_is_told_and_not_its_stack() -> None:
     message = "store.cc:7: Check failed: no store"
-    crash = f"starting\n{message}\n*** StackTrace Information ***\npython() [0x5133b3]\n/lib/libc.so.6(+0x2724a) [0x7f22a2e9a24a]\n"
+    crash = (
+        f"starting\n{message}\n*** StackTrace Information ***\npython() [0x5133b3]\n/lib/libc.so.6(+0x2724a) [0x7f22a2e9a24a]\n"
+    )
     assert nodes._last_line(crash) == message
     assert nodes._last_line(" \n") == "it said nothing"
