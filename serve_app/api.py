@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+import traceback
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,16 +25,24 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from serve_app.config import Limits, Settings
+from serve_app import keys
+from serve_app.compression import Inflater
+from serve_app.config import Limits, Settings, resolve_path
 from serve_app.errors import (
+    AccessError,
     BodyTooLargeError,
     BodyTooSlowError,
     FieldProblem,
+    ForbiddenError,
     InvalidRowsError,
+    KeysError,
+    MalformedGzipError,
     MalformedJSONError,
     RequestError,
     ScoringError,
+    TooManyRequestsError,
     TooManyRowsError,
+    UnauthorizedError,
 )
 from serve_app.openapi import openapi_document
 from serve_app.pipeline import Pipeline
@@ -50,12 +60,18 @@ MAX_LISTED_PROBLEMS = 100
 _logger = logging.getLogger("ray.serve")  # the logger whose records Ray Serve keeps with the replica's
 _STATUS: dict[type[RequestError], int] = {
     MalformedJSONError: 400,
+    MalformedGzipError: 400,
     BodyTooSlowError: 408,
     BodyTooLargeError: 413,
     TooManyRowsError: 413,
 }  # every other RequestError: 422
+_ACCESS_STATUS: dict[type[AccessError], int] = {UnauthorizedError: 401, ForbiddenError: 403, TooManyRequestsError: 429}
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 415: "unsupported_encoding"}
 _JSON = (b"content-type", b"application/json")
+# What anybody may see where there are keys: whether the service lives, and how to talk to it. All else takes a key.
+_OPEN = re.compile(r"/health|/ready|/docs|/docs/assets/.*|/openapi\.json")
+_SCOPES: dict[str, keys.Scope] = {"/predict": "predict", "/model": "model"}
+_REALM = 'Bearer realm="class-prediction"'
 
 
 class Service(Protocol):
@@ -107,7 +123,7 @@ def build_http_app(service: Service) -> ASGIApp:
             status, headers, pieces = _error_response(scope, error)
             await _respond(send, status, [*headers, _version_header(pipeline)], pieces)
             return
-        await _respond(send, 200, [_JSON, _version_header(pipeline)], pieces)
+        await _respond(send, 200, [_JSON, _version_header(pipeline)], pieces, limits.send_timeout_s)
 
     rest = _rest(service)
 
@@ -115,8 +131,7 @@ def build_http_app(service: Service) -> ASGIApp:
         if scope["type"] != "http":
             await rest(scope, receive, send)
             return
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if path == "/predict" and scope["method"] == "POST":
+        if _path(scope) == "/predict" and scope["method"] == "POST":
             await predict(scope, receive, send)
             return
 
@@ -127,11 +142,41 @@ def build_http_app(service: Service) -> ASGIApp:
 
         await rest(scope, receive, send_with_version)
 
-    return app
+    access = service.settings.access
+    if access.keys_file is None:
+        return app
+    return _guarded(app, keys.Keyring(resolve_path(access.keys_file), access), service)
+
+
+def _guarded(app: ASGIApp, keyring: keys.Keyring, service: Service) -> ASGIApp:
+    """The application behind its keys: of who may not, not even the body is read."""
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or _OPEN.fullmatch(_path(scope)):
+            await app(scope, receive, send)
+            return
+        authorization = [value for name, value in scope["headers"] if name == b"authorization"]
+        try:
+            account = keyring.admit(authorization, _SCOPES.get(_path(scope)))
+        except (AccessError, KeysError) as error:
+            status, headers, pieces = _error_response(scope, error)
+            await _respond(send, status, [*headers, _version_header(service.serving)], pieces)
+            return
+        with account:
+            await app(scope, receive, send)
+
+    return guarded
+
+
+def _path(scope: Scope) -> str:
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def _rest(service: Service) -> ASGIApp:
     """Every route but the hot one, and the answer to wrong paths and methods."""
+    settings = service.settings
+    asks_for_keys = settings.access.keys_file is not None
 
     async def health(_: Request) -> Response:
         return _json_response(b'{"status":"live"}')
@@ -162,7 +207,8 @@ def _rest(service: Service) -> ASGIApp:
 
     async def openapi(_: Request) -> Response:
         manifest = service.serving.components.manifest
-        return _json_response(msgspec.json.encode(openapi_document(manifest, service.settings.limits)))
+        document = openapi_document(manifest, settings.limits, asks_for_keys=asks_for_keys)
+        return _json_response(msgspec.json.encode(document))
 
     async def docs(request: Request) -> Response:
         root = request.scope.get("root_path", "")
@@ -201,18 +247,20 @@ def _rest(service: Service) -> ASGIApp:
 
 
 async def _read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes | bytearray:
-    """The body, as long as it is neither too large nor too slow; what is beyond the limit is never held.
+    """The body, inflated, as long as it is neither too large nor too slow; what is beyond the limit is never held.
 
     Raises:
         BodyTooLargeError: it is, or says that it will be.
         BodyTooSlowError: it is.
+        MalformedGzipError: it should be gzip, and is not.
         _ClientGoneError: the client disconnected.
     """
+    is_gzip = False
     for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > limits.max_body_bytes:
+        if name == b"content-length" and value.isdigit() and (len(value) > 18 or int(value) > limits.max_body_bytes):
             raise BodyTooLargeError(limits.max_body_bytes)
-        if name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
-            raise HTTPException(415, "compressed bodies are not accepted")
+        if name == b"content-encoding":
+            is_gzip = _says_gzip(value)
     body: bytes | bytearray = b""
     more_body = True
     try:
@@ -235,7 +283,24 @@ async def _read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes | 
                     raise BodyTooLargeError(limits.max_body_bytes)
     except TimeoutError:
         raise BodyTooSlowError from None
-    return body
+    return await _inflated(body, limits) if is_gzip else body
+
+
+def _says_gzip(content_encoding: bytes) -> bool:
+    encoding = content_encoding.strip().lower()
+    if encoding not in {b"", b"identity", b"gzip", b"x-gzip"}:
+        raise HTTPException(415, "bodies may be compressed by gzip, once, or not at all", {"accept-encoding": "gzip, identity"})
+    return encoding.endswith(b"gzip")
+
+
+async def _inflated(body: bytes | bytearray, limits: Limits) -> bytearray:
+    inflater, inflated = Inflater(limits.max_body_bytes), bytearray()
+    for piece in inflater.pieces(body):
+        if inflated:
+            await asyncio.sleep(0)  # a large body: let others work between two pieces
+        inflated += piece
+    inflater.finish()
+    return inflated
 
 
 def _reports_bad_rows(scope: Scope) -> bool:
@@ -248,12 +313,24 @@ def _reports_bad_rows(scope: Scope) -> bool:
     return chosen == "report"
 
 
-async def _respond(send: Send, status: int, headers: list[tuple[bytes, bytes]], pieces: list[bytes]) -> None:
+async def _respond(
+    send: Send, status: int, headers: list[tuple[bytes, bytes]], pieces: list[bytes], timeout_s: float | None = None
+) -> None:
+    """Sends an answer.
+
+    Raises:
+        TimeoutError: the client did not take an answer of several pieces in time. It must not keep them, and its place among
+            the ongoing requests, for ever.
+    """
     length = (b"content-length", b"%d" % sum(map(len, pieces)))
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
-    for piece in pieces[:-1]:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-    await send({"type": "http.response.body", "body": pieces[-1]})
+    if len(pieces) == 1:
+        await send({"type": "http.response.body", "body": pieces[0]})
+        return
+    async with asyncio.timeout(timeout_s):
+        for piece in pieces[:-1]:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": pieces[-1]})
 
 
 def _version_header(pipeline: Pipeline) -> tuple[bytes, bytes]:
@@ -276,7 +353,10 @@ def _error_response(scope: Scope, error: Exception) -> tuple[int, list[tuple[byt
             code = problems[0].code
         if status in {408, 413}:
             headers.append((b"connection", b"close"))  # the rest of the body will not be read
-    elif isinstance(error, (ScoringError, TimeoutError)):
+    elif isinstance(error, AccessError):
+        status, code, message = _ACCESS_STATUS[type(error)], error.code, str(error)
+        headers += [*_access_headers(error), (b"connection", b"close")]  # the body will not be read
+    elif isinstance(error, (ScoringError, TimeoutError, KeysError)):
         status, code, message = 503, "unavailable", "the rows could not be scored just now; try again"
         headers.append((b"retry-after", b"1"))
     elif isinstance(error, HTTPException):
@@ -284,7 +364,9 @@ def _error_response(scope: Scope, error: Exception) -> tuple[int, list[tuple[byt
         headers += [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
     else:
         status, code, message = 500, "internal_error", "the service failed; its log holds the cause"
-        _logger.error("request %s failed", _request_id(scope), exc_info=error)
+        # Without what the error says: that may quote a row, and rows are nobody's business but the client's.
+        where = "".join(traceback.format_tb(error.__traceback__))
+        _logger.error("request %s failed: %s\n%s", _request_id(scope), type(error).__name__, where)
     body = {
         "error": {
             "code": code,
@@ -295,6 +377,18 @@ def _error_response(scope: Scope, error: Exception) -> tuple[int, list[tuple[byt
         }
     }
     return status, headers, [msgspec.json.encode(body)]
+
+
+def _access_headers(error: AccessError) -> list[tuple[bytes, bytes]]:
+    """What RFC 6750 (bearer tokens) and RFC 6585 (429) have the client be told."""
+    if isinstance(error, UnauthorizedError):
+        challenge = f'{_REALM}, error="invalid_token"' if error.is_given else _REALM
+        return [(b"www-authenticate", challenge.encode())]
+    if isinstance(error, ForbiddenError):
+        return [(b"www-authenticate", f'{_REALM}, error="insufficient_scope", scope="{error.scope}"'.encode())]
+    if isinstance(error, TooManyRequestsError):
+        return [(b"retry-after", b"%d" % error.retry_after_s)]
+    return []
 
 
 def _request_id(scope: Scope) -> str:

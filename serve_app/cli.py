@@ -6,6 +6,7 @@ package raises on purpose becomes one line on standard error and exit code 1.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,13 @@ def main() -> None:
 @_env_file_option
 @click.option("--components", type=_PATH, help="Folder of model components, in the place of the config's.")
 @click.option("--host", envvar="SERVE_APP_HOST", show_envvar=True, help="What HTTP listens on, in the place of the config's.")
+@click.option(
+    "--keys",
+    type=_PATH,
+    envvar="SERVE_APP_KEYS",
+    show_envvar=True,
+    help="File of API keys, in the place of the config's; without any, everybody who reaches the port may ask.",
+)
 @click.option("--min-replicas", type=click.IntRange(min=1), help="Of each deployment, in the place of the config's.")
 @click.option("--max-replicas", type=click.IntRange(min=1), help="Of each deployment, in the place of the config's.")
 @click.option(
@@ -104,6 +112,7 @@ def run(  # noqa: PLR0913, PLR0917 - click passes options as arguments
     env_file: Path,
     components: Path | None,
     host: str | None,
+    keys: Path | None,
     min_replicas: int | None,
     max_replicas: int | None,
     metrics_port: int | None,
@@ -116,6 +125,8 @@ def run(  # noqa: PLR0913, PLR0917 - click passes options as arguments
     from serve_app.server import Overrides, Service, run_service
 
     def announce(service: Service) -> None:
+        for warning in service.warnings:
+            _console.print(warning, style="bold red")
         for note in service.notes:
             _console.print(note)
         _console.print(f"Serving on {service.url} (documentation: {service.url}/docs)")
@@ -128,8 +139,8 @@ def run(  # noqa: PLR0913, PLR0917 - click passes options as arguments
         return start_head(node_host, metrics_port) if cluster else start_alone(metrics_port)
 
     _console.print("Starting Ray and Ray Serve ...")
-    overrides = Overrides(components, host, min_replicas, max_replicas)
-    run_service(config, env_file, announce, overrides, start_ray=start_ray, drain_timeout_s=drain_timeout)
+    overrides = Overrides(components, host, min_replicas, max_replicas, keys)
+    run_service(config, env_file, announce, overrides, start_ray=start_ray, is_cluster=cluster, drain_timeout_s=drain_timeout)
     _console.print("Stopped.")
 
 
@@ -285,6 +296,91 @@ def check(folder: Path | None, components: Path) -> None:
     from serve_app.components import load_components
 
     _announce_components(folder or components, load_components(folder or components))
+
+
+@main.command()
+@click.argument("folder", type=_PATH)
+@click.option("--key", type=_PATH, required=True, help="Ed25519 private key, PEM: openssl genpkey -algorithm ed25519")
+def sign(folder: Path, key: Path) -> None:
+    """Sign model components, for services whose config names the public key."""
+    from serve_app.components import MANIFEST, load_components
+    from serve_app.provenance import sign_manifest
+
+    components = load_components(folder)
+    _console.print(f"{sign_manifest(folder / MANIFEST, key)}: signed manifest {components.digest}")
+
+
+@main.group("keys")
+def keys_group() -> None:
+    """Make, list and revoke API keys; a service that runs notices within a second."""
+
+
+_keys_file_option = click.option(
+    "--file", "path", type=_PATH, default=Path("config", "keys.json"), show_default=True, help="File of API keys."
+)
+
+
+@keys_group.command("make")
+@click.argument("name")
+@_keys_file_option
+@click.option(
+    "--scope",
+    "scopes",
+    type=click.Choice(["predict", "model"]),
+    multiple=True,
+    default=("predict", "model"),
+    show_default=True,
+    help="What the key is for; may be given twice.",
+)
+@click.option("--expires-in-days", type=click.FloatRange(min=0, min_open=True), help="Never, when left out.")
+@click.option("--requests-per-s", type=click.FloatRange(min=0, min_open=True), help="In the place of the config's.")
+@click.option("--requests-at-once", type=click.IntRange(min=1), help="In the place of the config's.")
+def make(  # noqa: PLR0913, PLR0917 - click passes options as arguments
+    name: str,
+    path: Path,
+    scopes: tuple[Any, ...],
+    expires_in_days: float | None,
+    requests_per_s: float | None,
+    requests_at_once: int | None,
+) -> None:
+    """Make a key for NAME and print it; the file holds its SHA-256 only, so this is the one time it can be seen."""
+    from serve_app.keys import make_key
+
+    key = make_key(
+        path,
+        name,
+        scopes,
+        expires_in=None if expires_in_days is None else timedelta(days=expires_in_days),
+        requests_per_s=requests_per_s,
+        requests_at_once=requests_at_once,
+    )
+    click.echo(key)
+    click.echo(f"{path} holds its SHA-256. It is shown this once: keep it.", err=True)
+
+
+@keys_group.command("list")
+@_keys_file_option
+def list_keys(path: Path) -> None:
+    """List the keys of the file."""
+    from serve_app.keys import read_keys
+
+    table = Table("id", "name", "for", "made", "expires", "requests/s", "at once")
+    for key in read_keys(path):
+        expires = "never" if key.expires is None else f"{key.expires:%Y-%m-%d %H:%M}"
+        limits = (str(limit or "") for limit in (key.requests_per_s, key.requests_at_once))
+        table.add_row(key.id, key.name, ", ".join(key.scopes), f"{key.created:%Y-%m-%d %H:%M}", expires, *limits)
+    _console.print(table)
+
+
+@keys_group.command("revoke")
+@click.argument("identifier", metavar="ID")
+@_keys_file_option
+def revoke(identifier: str, path: Path) -> None:
+    """Take the key ID out of the file: it stands in the key itself, cp_ID_..., and in the list."""
+    from serve_app.keys import revoke_key
+
+    key = revoke_key(path, identifier)
+    _console.print(f"{key.id} ({key.name}) is revoked.")
 
 
 def _announce_release(release: Any) -> None:

@@ -5,7 +5,8 @@ Owns the format and the only file I/O of the serving path. A folder of component
 - ``imputer.pkl`` (SimpleImputer) and ``scaler.pkl`` (StandardScaler), fitted on all numeric columns of the table,
 - ``model.pkl``: the fitted classifier on the selected features,
 - ``manifest.json``: name, version, schema, features, threshold, library versions, a SHA-256 of each of the files above,
-  training figures, and golden rows with the probabilities that they must get.
+  training figures, and golden rows with the probabilities that they must get,
+- ``manifest.json.sig``, where somebody has signed it: provenance.py.
 
 Nothing is unpickled before its digest matches the manifest, and a model whose golden rows come out differently is refused.
 Knows no HTTP, no Ray, no table and no particular model.
@@ -32,9 +33,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from serve_app.config import Settings, resolve_path
 from serve_app.errors import ComponentsError
 from serve_app.features import FeatureEncoder, NumericFit
 from serve_app.model import Scorer, compile_scorer
+from serve_app.provenance import SIGNATURE, Trust, check_manifest
 from serve_app.rows import RowParser
 from serve_app.schema import Column, Feature, Schema, selected_columns
 
@@ -45,7 +48,9 @@ __all__ = [
     "Manifest",
     "compile_draft",
     "load_components",
+    "load_served_components",
     "save_components",
+    "trust_of",
     "verify_files",
 ]
 
@@ -125,9 +130,10 @@ class Components:
     encoder: FeatureEncoder
     scorer: Scorer
 
-    def parser(self, max_rows: int) -> RowParser:
-        """A reader of rows for these components."""
-        return RowParser(self.encoder.columns, max_magnitude=self.encoder.max_magnitude, max_rows=max_rows)
+    def parser(self, max_rows: int, **limits: int) -> RowParser:
+        """A reader of rows for these components; ``limits`` are the other ones of RowParser."""
+        magnitude = self.encoder.max_magnitude
+        return RowParser(self.encoder.columns, max_magnitude=magnitude, max_rows=max_rows, **limits)
 
     def golden_values(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The golden rows as a values array, and their probabilities."""
@@ -143,17 +149,28 @@ def compile_draft(draft: Draft) -> Components:
     return _compile(draft.manifest, "", draft.imputer, draft.scaler, draft.model)
 
 
-def load_components(folder: Path) -> Components:
+def load_served_components(settings: Settings) -> Components:
+    """The components that the settings name, as far as the settings trust them; raises as ``load_components`` does."""
+    return load_components(resolve_path(settings.components), trust_of(settings))
+
+
+def trust_of(settings: Settings) -> Trust:
+    """What the settings ask of the components that they name."""
+    key = settings.components_public_key
+    return Trust(settings.components_sha256, None if key is None else resolve_path(key))
+
+
+def load_components(folder: Path, trust: Trust = Trust()) -> Components:  # noqa: B008 - it never changes
     """Verified, compiled components.
 
-    In this order: the digest of each file is compared with the manifest, before anything is unpickled; the versions of the
-    libraries are compared with those that pickled; the golden rows are scored by the compiled scorer and by scikit-learn
-    itself, and both must give the recorded probabilities to within 1e-12.
+    In this order: the manifest is compared with what ``trust`` asks for; the digest of each file is compared with the
+    manifest, before anything is unpickled; the versions of the libraries are compared with those that pickled; the golden rows
+    are scored by the compiled scorer and by scikit-learn itself, and both must give the recorded probabilities to within 1e-12.
 
     Raises:
         ComponentsError: what is wrong, in one line.
     """
-    manifest, digest, contents = _read_verified(folder)
+    manifest, digest, contents = _read_verified(folder, trust)
     imputer, scaler, model = (_unpickle(folder / f"{part}.pkl", contents[f"{part}.pkl"]) for part in ESTIMATORS)
     try:
         components = _compile(manifest, digest, imputer, scaler, model)
@@ -163,13 +180,13 @@ def load_components(folder: Path) -> Components:
     return components
 
 
-def verify_files(folder: Path) -> None:
+def verify_files(folder: Path, trust: Trust = Trust()) -> None:  # noqa: B008 - it never changes
     """The part of ``load_components`` that takes milliseconds and runs no pickle: manifest, digests, versions.
 
     Raises:
         ComponentsError: what is wrong, in one line.
     """
-    _read_verified(folder)
+    _read_verified(folder, trust)
 
 
 def save_components(folder: Path, draft: Draft) -> Components:
@@ -181,7 +198,7 @@ def save_components(folder: Path, draft: Draft) -> Components:
     import joblib
 
     folder = folder.resolve()  # a link keeps pointing where it does
-    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - FILES - {MANIFEST}):
+    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - FILES - {MANIFEST, SIGNATURE}):
         raise ComponentsError(str(folder), "holds other files than model components; name a new folder")
     if (folder / MANIFEST).exists():
         _read_manifest(folder)
@@ -206,8 +223,9 @@ def save_components(folder: Path, draft: Draft) -> Components:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _read_manifest(folder: Path) -> tuple[Manifest, str]:
+def _read_manifest(folder: Path, trust: Trust = Trust()) -> tuple[Manifest, str]:  # noqa: B008 - it never changes
     content = _read(folder / MANIFEST)
+    check_manifest(folder / MANIFEST, content, trust)
     try:
         manifest = msgspec.json.decode(content, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -222,15 +240,20 @@ def _read_manifest(folder: Path) -> tuple[Manifest, str]:
 
 
 def _read(path: Path) -> bytes:
+    """The bytes of a regular file of the folder: no link leads out of it, no pipe or device keeps the reader."""
     try:
+        if not path.resolve(strict=True).is_relative_to(path.parent.resolve()):
+            raise ComponentsError(str(path), "is a link that leads out of the folder")
+        if not path.is_file():
+            raise ComponentsError(str(path), "is no regular file")
         return path.read_bytes()
     except OSError as error:
         raise ComponentsError(str(path), f"cannot be read: {error.strerror}") from error
 
 
-def _read_verified(folder: Path) -> tuple[Manifest, str, dict[str, bytes]]:
+def _read_verified(folder: Path, trust: Trust) -> tuple[Manifest, str, dict[str, bytes]]:
     """Manifest, its digest, and the bytes of each file, which are those that will be unpickled: nothing is read twice."""
-    manifest, digest = _read_manifest(folder)
+    manifest, digest = _read_manifest(folder, trust)
     contents = {name: _read(folder / name) for name in manifest.files}
     for name, content in contents.items():
         found, expected = hashlib.sha256(content).hexdigest(), manifest.files[name]

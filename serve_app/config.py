@@ -14,7 +14,16 @@ from msgspec import Meta
 
 from serve_app.errors import SettingsError
 
-__all__ = ["PROJECT_ROOT", "BatchSettings", "Limits", "ServeBatchSettings", "Settings", "load_settings", "resolve_path"]
+__all__ = [
+    "PROJECT_ROOT",
+    "AccessSettings",
+    "BatchSettings",
+    "Limits",
+    "ServeBatchSettings",
+    "Settings",
+    "load_settings",
+    "resolve_path",
+]
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 """The folder that relative paths in the settings start from, wherever a replica happens to run."""
@@ -45,27 +54,47 @@ class ServeBatchSettings(BatchSettings, frozen=True):
 class Limits(_Section, frozen=True):
     """What one request may ask for.
 
-    A body may pause for ``idle_timeout_s`` and take ``read_timeout_s`` in all.
+    ``max_body_bytes`` holds for the body as it comes and for what it inflates to; ``max_text_characters`` for a value of a
+    column that the model uses; ``max_nesting`` for arrays and objects within a row. A body may pause for ``idle_timeout_s`` and
+    take ``read_timeout_s`` in all; the client has ``send_timeout_s`` to take its answers.
     """
 
     max_body_bytes: Positive = 256 * 1024 * 1024
     max_rows: Positive = 200_000
+    max_text_characters: Positive = 1000
+    max_nesting: Annotated[int, Meta(gt=0, le=200)] = 32
     idle_timeout_s: Seconds = 10.0
     read_timeout_s: Seconds = 300.0
     score_timeout_s: Seconds = 60.0
+    send_timeout_s: Seconds = 300.0
     ready_timeout_s: Seconds = 5.0
+
+
+class AccessSettings(_Section, frozen=True):
+    """Who may ask. Without ``keys_file``, everybody who reaches the port.
+
+    The other two hold for each key that has none of its own, in each Preprocessor replica; null is no limit.
+    """
+
+    keys_file: str | None = None
+    requests_per_s: Annotated[float, Meta(gt=0)] | None = None
+    requests_at_once: Positive | None = None
 
 
 class Settings(_Section, frozen=True):
     """All of ``args``.
 
     ``topology``: in ``split``, preprocessors call classifiers, which scale by themselves; in ``fused``, each preprocessor
-    holds the model, which saves the hop.
+    holds the model, which saves the hop. ``components_sha256``, of the manifest, and ``components_public_key``, a PEM file of
+    Ed25519 that the manifest must be signed by, say which components may be loaded; null is any.
     """
 
     components: str = "model_components"
+    components_sha256: Annotated[str, Meta(pattern="^[0-9a-fA-F]{64}$")] | None = None
+    components_public_key: str | None = None
     topology: Topology = "split"
     limits: Limits = Limits()
+    access: AccessSettings = AccessSettings()
     preprocessor_batches: BatchSettings = BatchSettings()
     classifier_batches: ServeBatchSettings = ServeBatchSettings()
 

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from ray import serve
 
 from serve_app.batching import concatenate, split
-from serve_app.components import Components, load_components
-from serve_app.config import Settings, resolve_path
+from serve_app.components import Components
+from serve_app.config import Settings
 from serve_app.errors import ComponentsError, ScoringError, SettingsError
+from serve_app.loopback import keep_calls_on_loopback
 from serve_app.metrics import ReplicaMetrics
 from serve_app.pipeline import Pipeline
 from serve_app.rollout import ModelReference, ModelStore, Rollout, read_rollout
@@ -64,7 +65,8 @@ class Classifier:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._models = ModelStore(load_components(resolve_path(settings.components)), _Model)
+        keep_calls_on_loopback()
+        self._models = ModelStore(settings, _Model)
         self._rollout = Rollout()
         batches = settings.classifier_batches
         self._score = serve.batch(
@@ -132,9 +134,9 @@ class Preprocessor:
     """
 
     def __init__(self, settings: Settings, classifier: Any | None) -> None:
+        keep_calls_on_loopback()
         self.settings = settings
-        components = load_components(resolve_path(settings.components))
-        self._pipelines = ModelStore(components, lambda loaded: Pipeline(settings, loaded, classifier))
+        self._pipelines = ModelStore(settings, lambda loaded: Pipeline(settings, loaded, classifier))
         self._serving = self._pipelines.base
         self._rollout: Rollout | None = None
         self._canary: Pipeline | None = None

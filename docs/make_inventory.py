@@ -1,0 +1,57 @@
+"""Writes what is installed to serve: docs/sbom.cdx.json (CycloneDX) and docs/licences.md. make audit
+
+Both are of the pins in requirements.txt, not of what else the environment holds.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PINS = HERE.parent / "requirements.txt"
+
+
+def tool(name: str, *arguments: str | Path) -> str:
+    """What a program of this environment prints."""
+    done = subprocess.run(
+        [Path(sys.executable).with_name(name), *arguments], capture_output=True, text=True, check=True, cwd=HERE.parent
+    )
+    return done.stdout
+
+
+def pinned() -> list[str]:
+    """Names of the packages in requirements.txt."""
+    return re.findall(r"^([A-Za-z0-9._-]+)==", PINS.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def write_bill_of_materials(path: Path) -> None:
+    """Name, version and hashes of each package; the same file for the same pins."""
+    tool("cyclonedx-py", "requirements", PINS.name, "--output-reproducible", "--of", "JSON", "-o", path)
+    bill = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(bill, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def write_licences(path: Path) -> None:
+    """A table of the packages' own statements."""
+    found = json.loads(tool("pip-licenses", "--format=json", "--from=mixed", "--with-urls", "--packages", *pinned()))
+    lines = [
+        "# Licences",
+        "",
+        "Of the packages in requirements.txt, as their own metadata states them. Written by `make audit`.",
+        "",
+        "| package | version | licence |",
+        "|---|---|---|",
+    ]
+    for package in sorted(found, key=lambda package: str(package["Name"]).lower()):
+        licence = " ".join(str(package["License"]).split()[:12])
+        lines.append(f"| {package['Name']} | {package['Version']} | {licence} |")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_bill_of_materials(HERE / "sbom.cdx.json")
+    write_licences(HERE / "licences.md")
