@@ -8,7 +8,7 @@ from stress.scenarios import SCENARIOS, Scenario
 
 
 def test_there_is_a_scenario_for_each_question() -> None:
-    assert list(SCENARIOS) == ["single", "random-batch", "whole-file", "mixed", "ramp", "bad-input", "spike", "soak"]
+    assert list(SCENARIOS) == ["single", "random-batch", "whole-file", "mixed", "ramp", "bad-input", "spike", "waves", "soak"]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS.keys())
