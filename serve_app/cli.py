@@ -122,25 +122,16 @@ def run(  # noqa: PLR0913, PLR0917 - click passes options as arguments
 ) -> None:
     """Serve in the foreground until Ctrl-C."""
     from serve_app.nodes import start_alone, start_head
-    from serve_app.server import Overrides, Service, run_service
-
-    def announce(service: Service) -> None:
-        for warning in service.warnings:
-            _console.print(warning, style="bold red")
-        for note in service.notes:
-            _console.print(note)
-        _console.print(f"Serving on {service.url} (documentation: {service.url}/docs)")
-        _console.print(f"Try:        curl -s {service.url}/predict -d @data/reference/example.json")
-        _console.print(f"Dashboard:  {service.dashboard_url}/#/serve (it asks for what .venv/bin/ray get-auth-token prints)")
-        _console.print(f"Ray:        {service.ray_address} (what --address means in 'deploy' and 'rollback')")
-        _console.print("Ctrl-C stops all of it.")
+    from serve_app.server import Overrides, run_service
 
     def start_ray() -> str:
         return start_head(node_host, metrics_port) if cluster else start_alone(metrics_port)
 
     _console.print("Starting Ray and Ray Serve ...")
     overrides = Overrides(components, host, min_replicas, max_replicas, keys)
-    run_service(config, env_file, announce, overrides, start_ray=start_ray, is_cluster=cluster, drain_timeout_s=drain_timeout)
+    run_service(
+        config, env_file, _announce_service, overrides, start_ray=start_ray, is_cluster=cluster, drain_timeout_s=drain_timeout
+    )
     _console.print("Stopped.")
 
 
@@ -391,6 +382,18 @@ def _announce_release(release: Any) -> None:
         trial = release.rollout[role]
         if trial:
             _console.print(f"{trial['name']} {trial['version']} is its {role}, with {trial['share']:.0%} of the requests")
+
+
+def _announce_service(service: Any) -> None:
+    for warning in service.warnings:
+        _console.print(warning, style="bold red")
+    for note in service.notes:
+        _console.print(note)
+    _console.print(f"Serving on {service.url} (documentation: {service.url}/docs)")
+    _console.print(f"Try:        curl -s {service.url}/predict -d @data/reference/example.json")
+    _console.print(f"Dashboard:  {service.dashboard_url}/#/serve (it asks for what .venv/bin/ray get-auth-token prints)")
+    _console.print(f"Ray:        {service.ray_address} (what --address means in 'deploy' and 'rollback')")
+    _console.print("Ctrl-C stops all of it.")
 
 
 def _write_expectations(rows: Path, out: Path, components: Any) -> None:

@@ -175,7 +175,7 @@ class Account:
     def __init__(self, key: Key, settings: AccessSettings, predecessor: Account | None) -> None:
         self.key = key
         self.digest = bytes.fromhex(key.sha256)
-        self.usage = _Usage() if predecessor is None else predecessor.usage
+        self.usage: _Usage = _Usage() if predecessor is None else predecessor.usage
         self._rate = key.requests_per_s or settings.requests_per_s
         self._at_once = key.requests_at_once or settings.requests_at_once
         self._burst = max(1.0, math.ceil(self._rate or 1))  # what a second brings may come at once

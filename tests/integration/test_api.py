@@ -176,8 +176,9 @@ def test_an_unknown_choice_of_on_error_is_refused(server: Server) -> None:
     error_of(server.predict("[]", params={"on_error": "ignore"}), 422, "bad_request")
 
 
-def test_a_compressed_body_is_refused_as_such(server: Server) -> None:
-    error_of(server.predict(b"\x1f\x8b", headers={"content-encoding": "gzip"}), 415, "unsupported_encoding")
+def test_a_body_that_is_compressed_otherwise_than_by_gzip_is_refused_as_such(server: Server) -> None:
+    error_of(server.predict(b"\x1b", headers={"content-encoding": "br"}), 415, "unsupported_encoding")
+    error_of(server.predict(b"\x1f\x8b", headers={"content-encoding": "gzip"}), 400, "malformed_gzip")
 
 
 def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(server: Server) -> None:
