@@ -4,10 +4,11 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 ROOT := $(CURDIR)
 
-.PHONY: install run test test-docker faults soak check fuzz audit stress stress-compare stress-capacity bench bench-pins charts \
+.PHONY: install install-data run test test-docker faults soak check fuzz audit stress stress-compare stress-capacity bench bench-pins charts \
   demo-scaling screenshots data pins clean
 
 install: .venv/.installed
+install-data: .venv/.installed-data
 run: .venv/.installed
 	@exec $(BIN)/python -m serve_app run
 
@@ -90,7 +91,8 @@ PIN := CUSTOM_COMPILE_COMMAND="make pins" $(BIN)/pip-compile --quiet --generate-
 pins: .venv/.installed-dev
 	$(BIN)/python -m pip install --quiet pip-tools
 	$(PIN) -o requirements.txt pyproject.toml
-	$(PIN) --extra dev -c requirements.txt -o requirements-dev.txt pyproject.toml
+	$(PIN) --extra data -c requirements.txt -o requirements-data.txt pyproject.toml
+	$(PIN) --extra data --extra dev -c requirements-data.txt -o requirements-dev.txt pyproject.toml
 	$(PIN) --extra audit -c requirements-dev.txt -o requirements-audit.txt pyproject.toml
 
 # The same for the benchmark's rivals, after a change of their requirements.in.
@@ -112,6 +114,11 @@ clean:
 	  echo "$(PYTHON) cannot make environments: install its venv module (Debian: apt install python3-venv)" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@echo "$(ROOT)" > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/class-prediction.pth
+	@touch $@
+
+# Training, explaining and scoring files of one's own.
+.venv/.installed-data: requirements-data.txt .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-data.txt
 	@touch $@
 
 .venv/.installed-dev: requirements-dev.txt .venv/.installed

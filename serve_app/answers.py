@@ -27,6 +27,7 @@ class _BinaryAnswer(msgspec.Struct, omit_defaults=True, gc=False):
     selected_features: msgspec.Raw
     predicted_class: Any
     warnings: list[dict[str, str]] = []
+    explanation: Any = None
 
 
 class _MulticlassAnswer(msgspec.Struct, omit_defaults=True, gc=False):
@@ -35,6 +36,7 @@ class _MulticlassAnswer(msgspec.Struct, omit_defaults=True, gc=False):
     selected_features: msgspec.Raw
     predicted_class: Any
     warnings: list[dict[str, str]] = []
+    explanation: Any = None
 
 
 class AnswerEncoder:
@@ -58,6 +60,7 @@ class AnswerEncoder:
         probabilities: NDArray[np.float64],
         warnings: Sequence[FieldProblem] = (),
         problems: Sequence[FieldProblem] = (),
+        explanations: Sequence[object] = (),
     ) -> Iterator[bytes]:
         """The JSON array of answers, in pieces, so that whoever drives the iterator can let others work in between.
 
@@ -65,12 +68,15 @@ class AnswerEncoder:
             probabilities: shape (good rows, classes).
             warnings: of good rows; ``row`` numbers all rows.
             problems: of the bad rows, each of which has an error object in its place.
+            explanations: of the good rows, or none at all.
         """
         rows_with_warnings, bad_rows = _by_row(warnings), _by_row(problems)
-        answers = chain.from_iterable(
+        answers: Iterator[_BinaryAnswer | _MulticlassAnswer] = chain.from_iterable(
             self._answers(probabilities[start : start + _ROWS_PER_PIECE])
             for start in range(0, len(probabilities), _ROWS_PER_PIECE)
         )
+        if explanations:
+            answers = map(_explained, answers, explanations)
         rows = len(probabilities) + len(bad_rows)
         for start in range(0, rows, _ROWS_PER_PIECE):
             piece: list[Any] = []
@@ -97,6 +103,11 @@ class AnswerEncoder:
             return map(_BinaryAnswer, probabilities[:, 1].tolist(), predicted, repeat(features), labels)
         by_class = (dict(zip(self._class_names, row, strict=True)) for row in probabilities.tolist())
         return map(_MulticlassAnswer, by_class, predicted, repeat(features), labels)
+
+
+def _explained(answer: _BinaryAnswer | _MulticlassAnswer, explanation: object) -> _BinaryAnswer | _MulticlassAnswer:
+    answer.explanation = explanation
+    return answer
 
 
 def _by_row(problems: Sequence[FieldProblem]) -> Mapping[int, list[FieldProblem]]:

@@ -88,12 +88,18 @@ class Service(Protocol):
         """The pipeline for one request."""
         ...
 
-    async def predict(self, body: bytes | bytearray, *, report_bad_rows: bool, pipeline: Pipeline) -> list[bytes]:
+    async def predict(
+        self, body: bytes | bytearray, *, report_bad_rows: bool, explain: bool, pipeline: Pipeline
+    ) -> list[bytes]:
         """The JSON of the answers, in pieces."""
         ...
 
     async def describe_rollout(self) -> dict[str, Any]:
         """Which versions are used for what, as JSON values."""
+        ...
+
+    async def drift(self) -> dict[str, Any] | None:
+        """How far the rows have moved from the training rows; None where that cannot be told."""
         ...
 
     async def is_ready(self) -> bool:
@@ -112,11 +118,11 @@ def build_http_app(service: Service) -> ASGIApp:
     async def predict(scope: Scope, receive: Receive, send: Send) -> None:
         pipeline = service.serving
         try:
-            report = _reports_bad_rows(scope)
+            report, explain = _options(scope)
             body = await _read_body(scope, receive, limits)
             pipeline = service.choose()  # only now: a version may change while a body arrives
             async with asyncio.timeout(limits.score_timeout_s):
-                pieces = await service.predict(body, report_bad_rows=report, pipeline=pipeline)
+                pieces = await service.predict(body, report_bad_rows=report, explain=explain, pipeline=pipeline)
         except _ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001 - the boundary: whatever happened, the client gets an answer
@@ -197,6 +203,7 @@ def _rest(service: Service) -> ASGIApp:
                     "digest": components.digest,
                     "classes": manifest.classes,
                     "threshold": manifest.threshold,
+                    "scored_by": components.scorer.scored_by,
                     "selected_features": manifest.selected_features,
                     "schema": manifest.schema,
                     "training": manifest.training,
@@ -204,6 +211,9 @@ def _rest(service: Service) -> ASGIApp:
                 }
             )
         )
+
+    async def drift(_: Request) -> Response:
+        return await _drift_response(service)
 
     async def openapi(_: Request) -> Response:
         manifest = service.serving.components.manifest
@@ -236,6 +246,7 @@ def _rest(service: Service) -> ASGIApp:
             Route("/health", health),
             Route("/ready", ready),
             Route("/model", show_model),
+            Route("/drift", drift),
             Route("/openapi.json", openapi),
             Route("/docs", docs),
             Mount("/docs/assets", StaticFiles(directory=Path(fastapi_offline.__file__).parent / "static")),
@@ -244,6 +255,14 @@ def _rest(service: Service) -> ASGIApp:
     )
     routes.router.redirect_slashes = False  # a wrong path is a wrong path
     return routes
+
+
+async def _drift_response(service: Service) -> Response:
+    found = await service.drift()
+    if found is None:
+        raise HTTPException(404, "the manifest of this model does not tell how its training rows were distributed")
+    manifest = service.serving.components.manifest
+    return _json_response(msgspec.json.encode({"model": manifest.name, "version": manifest.version, **found}))
 
 
 async def _read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes | bytearray:
@@ -303,14 +322,19 @@ async def _inflated(body: bytes | bytearray, limits: Limits) -> bytearray:
     return inflated
 
 
-def _reports_bad_rows(scope: Scope) -> bool:
+def _options(scope: Scope) -> tuple[bool, bool]:
+    """Whether bad rows are reported in their places, and whether answers are explained."""
     query: bytes = scope.get("query_string", b"")
     if not query:
-        return False
-    chosen = parse_qs(query.decode("latin-1")).get("on_error", ["refuse"])[-1]
+        return False, False
+    said = parse_qs(query.decode("latin-1"))
+    chosen = said.get("on_error", ["refuse"])[-1]
     if chosen not in {"refuse", "report"}:
         raise HTTPException(422, "on_error is either refuse or report")
-    return chosen == "report"
+    explain = said.get("explain", ["false"])[-1]
+    if explain not in {"true", "false"}:
+        raise HTTPException(422, "explain is either true or false")
+    return chosen == "report", explain == "true"
 
 
 async def _respond(

@@ -6,22 +6,27 @@ package raises on purpose becomes one line on standard error and exit code 1.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from serve_app.config import PROJECT_ROOT
-from serve_app.errors import ServeAppError
+from serve_app.errors import ServeAppError, SettingsError, TableError
 
 __all__ = ["main"]
 
 _console = Console(highlight=False, soft_wrap=True)
 _PATH = click.Path(path_type=Path)
+_FIGURES = {"auc": "AUC", "log_loss": "log loss", "accuracy": "accuracy"}
 
 _components_option = click.option(
     "--components",
@@ -215,56 +220,170 @@ def expect(rows: Path, out: Path | None, components: Path) -> None:
 @main.command()
 @click.argument("table", type=_PATH)
 @click.option("--target", required=True, help="The column to predict.")
+@click.option(
+    "--method",
+    type=click.Choice(["two-stage", "logit", "trees"]),
+    default="two-stage",
+    show_default=True,
+    help="The exercise's two-stage logit, a logit with an L2 penalty, or gradient-boosted trees.",
+)
+@click.option("--columns", type=_PATH, help="YAML file that says what columns are, where the rules are wrong.")
 @click.option("--name", help="Of the model; the table's file name when left out.")
 @click.option("--model-version", default="1.0.0", show_default=True)
 @click.option("--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True)
+@click.option("--top-share", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Threshold by share of positives.")
+@click.option("--costs", type=(float, float), metavar="FP FN", help="Threshold by least cost of false positives and negatives.")
+@click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Of the cross-validation.")
+@click.option("--report", type=_PATH, help="HTML file to write.  [default: OUT-report.html]")
 @_unknown_option
 @_seed_option
 @_out_option
 def train(  # noqa: PLR0913, PLR0917 - click passes options as arguments
     table: Path,
     target: str,
+    method: Any,
+    columns: Path | None,
     name: str | None,
     model_version: str,
     threshold: float,
+    top_share: float | None,
+    costs: tuple[float, float] | None,
+    folds: int,
+    report: Path | None,
     unknown_category: Any,
     seed: int,
     out: Path,
 ) -> None:
-    """Fit the exercise's two-stage logit on a CSV table and write its components."""
+    """Fit a model to a table (CSV, Parquet, JSON, JSON lines) and write its components and a report."""
     from serve_app.components import save_components
+    from serve_app.report import write_report
+    from serve_app.tables import read_corrections
     from serve_app.training import train as fit
 
+    corrections = {} if columns is None else read_corrections(columns)
     with _console.status("Training ..."):
-        draft, report = fit(
+        draft, found = fit(
             table,
             target=target,
+            method=method,
             name=name,
             version=model_version,
-            threshold=threshold,
+            threshold=_threshold_rule(threshold, top_share, costs),
             unknown=unknown_category,
+            corrections=corrections,
+            folds=folds,
             seed=seed,
         )
         components = save_components(out, draft)
-    figures = Table("rows", "count", "positive", "AUC", "log loss")
-    for part, rows, positive, auc, log_loss in (
-        ("training", report.train_rows, report.train_positive_share, report.train_auc, report.train_log_loss),
-        (
-            "validation",
-            report.validation_rows,
-            report.validation_positive_share,
-            report.validation_auc,
-            report.validation_log_loss,
-        ),
-    ):
-        figures.add_row(part, f"{rows:,}", f"{positive:.2%}", f"{auc:.4f}", f"{log_loss:.4f}")
-    coefficients = Table("feature", "coefficient", "standard error")
-    for feature, coefficient in report.coefficients.items():
-        coefficients.add_row(feature, f"{coefficient:+.4f}", f"{report.standard_errors[feature]:.4f}")
-    _console.print(figures, coefficients)
-    if report.left_out:
-        _console.print(f"Left out, for they say nothing or are texts of too many values: {', '.join(report.left_out)}")
+        page = report or out.resolve().with_name(f"{out.resolve().name}-report.html")
+        note = write_report(page, components.manifest, found)
+    _print_training(components.manifest, found)
+    _console.print(note)
     _announce_components(out, components)
+
+
+@main.command("import")
+@click.argument("pickle", type=_PATH)
+@click.option("--sample", type=_PATH, required=True, help="Table of rows that it was fitted on.")
+@click.option("--target", required=True, help="The column that it predicts.")
+@click.option("--name", help="Of the model; the pickle's file name when left out.")
+@click.option("--model-version", default="1.0.0", show_default=True)
+@click.option("--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True)
+@click.option("--trust", is_flag=True, help="You know who made the pickle: reading it runs what it says.")
+@_out_option
+def import_model(  # noqa: PLR0913, PLR0917 - click passes options as arguments
+    pickle: Path,
+    sample: Path,
+    target: str,
+    name: str | None,
+    model_version: str,
+    threshold: float,
+    trust: bool,
+    out: Path,
+) -> None:
+    """Write components of a fitted scikit-learn classifier or Pipeline of your own, pickled by joblib or pickle."""
+    from serve_app.components import save_components
+    from serve_app.importing import import_estimator
+
+    if not trust:
+        raise click.UsageError("unpickling runs what the file says; if you know who made it, say --trust")
+    with _console.status("Importing ..."):
+        draft = import_estimator(pickle, sample, target=target, name=name, version=model_version, threshold=threshold)
+        components = save_components(out, draft)
+    _print_columns(components.manifest, {})
+    _announce_components(out, components)
+
+
+@main.command()
+@click.argument("source", metavar="INPUT")
+@click.option("--output", required=True, help="Folder to write answers to, or to go on with.")
+@click.option(
+    "--format", "form", type=click.Choice(["parquet", "csv", "jsonl"]), default="parquet", show_default=True, help="Of answers."
+)
+@click.option(
+    "--keep", multiple=True, metavar="COLUMN", help="Of the input, to be repeated in the answers; may be given often."
+)
+@click.option("--address", envvar="RAY_ADDRESS", help="Of a Ray cluster; without it this machine alone works.")
+@_components_option
+def score(  # noqa: PLR0913, PLR0917 - click passes options as arguments
+    source: str, output: str, form: Any, keep: tuple[str, ...], address: str | None, components: Path
+) -> None:
+    """Score a file, or all files of a folder: CSV, Parquet, JSON lines; as the service would, to the last bit."""
+    from serve_app.offline import PieceResult, ray_for_files, score_files
+
+    columns = (
+        TextColumn("{task.fields[rows]} rows"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("pieces"),
+        TimeElapsedColumn(),
+    )
+    with _needs_data_packages(), ray_for_files(address), Progress(*columns, console=_console) as progress:
+        task = progress.add_task("", total=None, rows="0")
+        rows = 0
+        start = perf_counter()
+
+        def advance(result: PieceResult, pieces: int) -> None:
+            nonlocal rows
+            rows += result.rows
+            progress.update(task, advance=1, total=pieces, rows=f"{rows:,}")
+
+        totals = score_files(source, output, components, form=form, keep=keep, advance=advance)
+        seconds = perf_counter() - start
+    resumed = f"; {totals.resumed} of {totals.pieces} pieces were done before" if totals.resumed else ""
+    _console.print(f"{output}: {totals.rows:,} rows in = {totals.scored:,} scored + {totals.refused:,} refused{resumed}")
+    if not totals.resumed:
+        _console.print(f"{seconds:.1f} s, {totals.rows / seconds:,.0f} rows/s")
+    if totals.refused:
+        _console.print(f"{output}/_refused says why")
+
+
+@main.command()
+@click.argument("source", metavar="FILE")
+@click.option("--out", type=_PATH, default=Path("drift.html"), show_default=True, help="Page to write.")
+@_components_option
+def drift(source: str, out: Path, components: Path) -> None:
+    """Compare the rows of a file (CSV, Parquet, JSON lines) with those that trained the model."""
+    from serve_app.components import load_components
+    from serve_app.drift import compare
+    from serve_app.offline import count_files
+    from serve_app.report import write_drift_report
+
+    loaded = load_components(components)
+    with _needs_data_packages(), _console.status("Counting ..."):
+        counts, refused = count_files(source, loaded)
+    if not counts.rows or not loaded.manifest.distribution:
+        raise TableError(f"{source}: none of {refused:,} rows can be scored")
+    found = compare(loaded.manifest.distribution, counts)
+    table = Table("column", "PSI", "", "missing", "in training")
+    table.add_row("(score)", f"{found['score']['psi']:.4f}", found["score"]["verdict"], "", "")
+    for name, one in sorted(found["columns"].items(), key=lambda item: -item[1]["psi"]):
+        table.add_row(
+            escape(name), f"{one['psi']:.4f}", one["verdict"], f"{one['missing']:.2%}", f"{one['missing_in_training']:.2%}"
+        )
+    _console.print(table)
+    _console.print(f"{counts.rows:,} rows{f', and {refused:,} more that are refused' if refused else ''}")
+    _console.print(write_drift_report(out, loaded.manifest, found))
 
 
 @main.command("publish-reference")
@@ -404,9 +523,82 @@ def _write_expectations(rows: Path, out: Path, components: Any) -> None:
     _console.print(f"{out}: what {model.name} {model.version} answers to {rows}, {len(written.answers):,} rows")
 
 
+@contextlib.contextmanager
+def _needs_data_packages() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in {"pyarrow", "fsspec"}:
+            raise
+        raise SettingsError("reading files takes what make install-data installs") from error
+
+
+def _threshold_rule(threshold: float, top_share: float | None, costs: tuple[float, float] | None) -> Any:
+    from serve_app.evaluation import ThresholdRule
+
+    if top_share is not None and costs is not None:
+        raise click.UsageError("--top-share and --costs are two rules; choose one")
+    try:
+        if top_share is not None:
+            return ThresholdRule("top_share", top_share=top_share)
+        if costs is not None:
+            return ThresholdRule("cost", false_positive=costs[0], false_negative=costs[1])
+        return ThresholdRule(threshold=threshold)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _count(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
+
+
+def _print_columns(manifest: Any, left_out: Any) -> None:
+    kinds = Table("column", "kind", "")
+    used = set(manifest.selected_features)
+    for column in manifest.schema.columns:
+        shown = ", ".join(column.levels[:5]) + (f" and {len(column.levels) - 5} more" if len(column.levels) > 5 else "")
+        kinds.add_row(escape(column.name), column.kind, escape(shown) if column.name in used else "not used by the model")
+    for column, why in left_out.items():
+        kinds.add_row(escape(column), "left out", escape(why))
+    _console.print(kinds)
+
+
+def _print_training(manifest: Any, report: Any) -> None:
+    _print_columns(manifest, report.left_out)
+    figures = Table("rows", "count", *(["positive"] if report.train_positive_share is not None else []), *_FIGURES.values())
+    for part, title in (("train", "training"), ("validation", "validation")):
+        share = getattr(report, f"{part}_positive_share")
+        figures.add_row(
+            title,
+            f"{getattr(report, f'{part}_rows'):,}",
+            *([] if share is None else [f"{share:.2%}"]),
+            *(f"{getattr(report, f'{part}_{figure}'):.4f}" for figure in _FIGURES),
+        )
+    folds = report.cross_validation
+    figures.add_row(
+        f"{folds.folds}-fold",
+        "",
+        *([] if report.train_positive_share is None else [""]),
+        *(f"{folds.means[figure]:.4f} ± {folds.deviations[figure]:.4f}" for figure in _FIGURES),
+    )
+    _console.print(figures)
+    if report.coefficients:
+        coefficients = Table("feature", "coefficient", *(["standard error"] if report.standard_errors else []))
+        for feature, coefficient in report.coefficients.items():
+            error = [f"{report.standard_errors[feature]:.4f}"] if report.standard_errors else []
+            coefficients.add_row(escape(feature), f"{coefficient:+.4f}", *error)
+        _console.print(coefficients)
+    for column, auc in report.leaks.items():
+        question = f"was it known before {escape(manifest.target)} was?"
+        _console.print(f"[bold]Warning:[/bold] {escape(column)} alone gives an AUC of {auc:.4f}: {question}")
+    if len(manifest.classes) == 2:
+        _console.print(f"Counts as {manifest.classes[1]} from a probability of {manifest.threshold:.4f} on.")
+
+
 def _announce_components(folder: Path, components: Any) -> None:
     manifest = components.manifest
+    files = _count(len(manifest.files), "file matches its digest", "files match their digests")
     _console.print(
-        f"{folder}: {manifest.name} {manifest.version} is sound: {len(manifest.files)} files match their digests, "
+        f"{folder}: {manifest.name} {manifest.version} is sound: {files}, "
         f"{len(manifest.golden)} golden rows their probabilities (manifest {components.digest[:12]})"
     )

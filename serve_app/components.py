@@ -2,7 +2,8 @@
 
 Owns the format and the only file I/O of the serving path. A folder of components holds
 
-- ``imputer.pkl`` (SimpleImputer) and ``scaler.pkl`` (StandardScaler), fitted on all numeric columns of the table,
+- ``imputer.pkl`` (SimpleImputer) and ``scaler.pkl`` (StandardScaler), fitted on all numeric columns of the table; where there
+  are none, or the model takes its numbers as they are (``"encoding": "raw"``), these two are missing,
 - ``model.pkl``: the fitted classifier on the selected features,
 - ``manifest.json``: name, version, schema, features, threshold, library versions, a SHA-256 of each of the files above,
   training figures, and golden rows with the probabilities that they must get,
@@ -25,18 +26,20 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.config import Settings, resolve_path
+from serve_app.delegation import EstimatorScorer
+from serve_app.drift import Distribution
 from serve_app.errors import ComponentsError
 from serve_app.features import FeatureEncoder, NumericFit
-from serve_app.model import Scorer, compile_scorer
+from serve_app.model import Scorer, compile_scorer, settle
 from serve_app.provenance import SIGNATURE, Trust, check_manifest
 from serve_app.rows import RowParser
 from serve_app.schema import Column, Feature, Schema, selected_columns
@@ -49,6 +52,7 @@ __all__ = [
     "compile_draft",
     "load_components",
     "load_served_components",
+    "numeric_fits",
     "save_components",
     "trust_of",
     "verify_files",
@@ -58,6 +62,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 ESTIMATORS = ("imputer", "scaler", "model")
 FILES = frozenset(f"{part}.pkl" for part in ESTIMATORS)
+_RAW_MAX_MAGNITUDE = 1e38  # trees see numbers in single precision
 LIBRARIES = ("scikit-learn", "numpy", "scipy", "joblib")
 GOLDEN_TOLERANCE = 1e-12
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", re.ASCII)  # fit for an HTTP header
@@ -71,7 +76,12 @@ class GoldenRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``manifest.json``. ``libraries`` and ``files`` are filled in when components are saved."""
+    """``manifest.json``. ``libraries`` and ``files`` are filled in when components are saved.
+
+    ``encoding`` says what the model gets of a number: standardised, with the mean in the place of a missing one, or raw, with
+    NaN. A raw feature without a level may be of a categorical column, too: the position of its level. ``distribution`` is what
+    drift is told from.
+    """
 
     format: int = FORMAT
     name: str
@@ -82,9 +92,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     schema: Schema
     features: tuple[Feature, ...]
     selected_features: tuple[str, ...]
+    encoding: Literal["standardised", "raw"] | msgspec.UnsetType = msgspec.UNSET  # unset: standardised
     libraries: dict[str, str] = {}
     files: dict[str, str] = {}
     training: dict[str, Any] = {}
+    distribution: Distribution | msgspec.UnsetType = msgspec.UNSET
     golden: tuple[GoldenRow, ...] = ()
 
     def __post_init__(self) -> None:
@@ -102,13 +114,23 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         if used != set(self.selected_features) or len(used) != len(self.selected_features):
             raise ValueError("selected_features are not the columns that the features are made of")
 
+    @property
+    def is_raw(self) -> bool:
+        """Whether the model gets numbers as they are."""
+        return self.encoding == "raw"
+
+    @property
+    def estimators(self) -> tuple[str, ...]:
+        """Which of imputer, scaler and model there are."""
+        return ESTIMATORS if self.schema.numeric and not self.is_raw else ("model",)
+
 
 @dataclass(frozen=True)
 class Draft:
     """Fitted estimators with what the manifest must say of them: what ``save_components`` takes.
 
-    The imputer and the scaler were fitted on ``manifest.schema.numeric``, in that order; the model on
-    ``manifest.features``. ``golden_rows`` are rows as clients send them, scored when saved.
+    The imputer and the scaler were fitted on ``manifest.schema.numeric``, in that order, or are None where the manifest has
+    none of them; the model on ``manifest.features``. ``golden_rows`` are rows as clients send them, scored when saved.
     """
 
     manifest: Manifest
@@ -129,11 +151,13 @@ class Components:
     digest: str
     encoder: FeatureEncoder
     scorer: Scorer
+    model: Any
+    """The fitted estimator itself, for whoever explains its answers."""
 
     def parser(self, max_rows: int, **limits: int) -> RowParser:
         """A reader of rows for these components; ``limits`` are the other ones of RowParser."""
-        magnitude = self.encoder.max_magnitude
-        return RowParser(self.encoder.columns, max_magnitude=magnitude, max_rows=max_rows, **limits)
+        most = _RAW_MAX_MAGNITUDE if self.manifest.is_raw else self.encoder.max_magnitude
+        return RowParser(self.encoder.columns, max_magnitude=most, max_rows=max_rows, **limits)
 
     def golden_values(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The golden rows as a values array, and their probabilities."""
@@ -171,10 +195,12 @@ def load_components(folder: Path, trust: Trust = Trust()) -> Components:  # noqa
         ComponentsError: what is wrong, in one line.
     """
     manifest, digest, contents = _read_verified(folder, trust)
-    imputer, scaler, model = (_unpickle(folder / f"{part}.pkl", contents[f"{part}.pkl"]) for part in ESTIMATORS)
+    estimators = {part: _unpickle(folder / f"{part}.pkl", contents[f"{part}.pkl"]) for part in manifest.estimators}
     try:
-        components = _compile(manifest, digest, imputer, scaler, model)
-        _check_golden_rows(folder, components, model)
+        components = _compile(manifest, digest, estimators.get("imputer"), estimators.get("scaler"), estimators["model"])
+        matrix = components.encoder.encode(components.golden_values()[0])
+        components = replace(components, scorer=settle(components.scorer, matrix))
+        _check_golden_rows(folder, components)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise ComponentsError(str(folder), f"the estimators do not fit the manifest: {error}") from error
     return components
@@ -206,7 +232,7 @@ def save_components(folder: Path, draft: Draft) -> Components:
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         files = {}
-        for part in ESTIMATORS:
+        for part in draft.manifest.estimators:
             buffer = io.BytesIO()
             joblib.dump(getattr(draft, part), buffer)
             _write(scratch / f"{part}.pkl", buffer.getvalue())
@@ -232,8 +258,10 @@ def _read_manifest(folder: Path, trust: Trust = Trust()) -> tuple[Manifest, str]
         raise ComponentsError(str(folder / MANIFEST), f"cannot be read: {error}") from error
     if manifest.format != FORMAT:
         raise ComponentsError(str(folder / MANIFEST), f"format {manifest.format} is not {FORMAT}, which this version reads")
-    if manifest.files.keys() != FILES:
-        raise ComponentsError(str(folder / MANIFEST), "names other files than imputer.pkl, scaler.pkl and model.pkl")
+    expected = [f"{part}.pkl" for part in manifest.estimators]
+    if manifest.files.keys() != set(expected):
+        names = " and ".join([", ".join(expected[:-1]), expected[-1]] if expected[1:] else expected)
+        raise ComponentsError(str(folder / MANIFEST), f"names other files than {names}")
     if not manifest.golden:
         raise ComponentsError(str(folder / MANIFEST), "has no golden rows")
     return manifest, hashlib.sha256(content).hexdigest()
@@ -286,25 +314,35 @@ def _unpickle(path: Path, content: bytes) -> Any:
         raise ComponentsError(str(path), f"cannot be unpickled: {type(error).__name__}: {error}") from error
 
 
+def numeric_fits(numeric: Sequence[Column], imputer: Any, scaler: Any) -> dict[str, NumericFit]:
+    """What an imputer and a scaler, fitted on these columns, learned of each of them."""
+    learned = zip(numeric, imputer.statistics_, scaler.mean_, scaler.scale_, strict=True)
+    return {
+        column.name: NumericFit(imputed=float(imputed), mean=float(mean), scale=float(scale))
+        for column, imputed, mean, scale in learned
+    }
+
+
 def _compile(manifest: Manifest, digest: str, imputer: Any, scaler: Any, model: Any) -> Components:
     numeric = [column.name for column in manifest.schema.numeric]
     names = [feature.name for feature in manifest.features]
-    for part, estimator, expected in (
-        ("imputer", imputer, numeric),
-        ("scaler", scaler, numeric),
-        ("model", model, names),
-    ):
-        if list(estimator.feature_names_in_) != expected:
+    for part, estimator, expected in (("imputer", imputer, numeric), ("scaler", scaler, numeric), ("model", model, names)):
+        if part not in manifest.estimators:
+            continue
+        fitted_on = getattr(estimator, "feature_names_in_", None) if manifest.is_raw else estimator.feature_names_in_
+        if len(expected) != estimator.n_features_in_ or (fitted_on is not None and list(fitted_on) != expected):
             raise ComponentsError(f"{part}.pkl", "was fitted on other columns than the manifest says")
     if [str(label) for label in model.classes_] != [str(label) for label in manifest.classes]:
         raise ComponentsError("model.pkl", "was fitted on other classes than the manifest says")
-    fits = {
-        name: NumericFit(imputed=float(imputed), mean=float(mean), scale=float(scale))
-        for name, imputed, mean, scale in zip(numeric, imputer.statistics_, scaler.mean_, scaler.scale_, strict=True)
-    }
     columns = _in_selected_order(manifest)
-    encoder = FeatureEncoder(columns, manifest.features, fits)
-    return Components(manifest, digest, encoder, compile_scorer(model))
+    if manifest.is_raw:
+        fits = {column.name: NumericFit(imputed=np.nan, mean=0.0, scale=1.0) for column in columns}
+        are_raw_columns = [feature.name for feature in manifest.features] == [column.name for column in columns]
+        scorer = compile_scorer(model, columns if are_raw_columns else ())
+    else:
+        fits = numeric_fits(manifest.schema.numeric, imputer, scaler) if numeric else {}
+        scorer = compile_scorer(model)
+    return Components(manifest, digest, FeatureEncoder(columns, manifest.features, fits), scorer, model)
 
 
 def _in_selected_order(manifest: Manifest) -> tuple[Column, ...]:
@@ -320,12 +358,12 @@ def _golden_arrays(parser: RowParser, golden: Sequence[GoldenRow]) -> tuple[NDAr
     return values, np.array([row.probabilities for row in golden])
 
 
-def _check_golden_rows(folder: Path, components: Components, model: Any) -> None:
+def _check_golden_rows(folder: Path, components: Components) -> None:
     values, expected = components.golden_values()
     matrix = components.encoder.encode(values)
     for scored_by, found in (
         ("the compiled scorer", components.scorer.score(matrix)),
-        ("scikit-learn", _predict_proba(model, matrix)),
+        ("scikit-learn", _predict_proba(components.model, components.encoder.columns, matrix)),
     ):
         if found.shape != expected.shape:
             raise ComponentsError(str(folder), f"{scored_by} gives {found.shape[1]} probabilities a row")
@@ -345,23 +383,29 @@ def _score_golden_rows(manifest: Manifest, draft: Draft) -> tuple[GoldenRow, ...
     rows = [{column.name: row[column.name] for column in columns} for row in draft.golden_rows]
     values, _ = _golden_arrays(parser, [GoldenRow(row, ()) for row in rows])
     raw = pd.DataFrame(values, columns=[column.name for column in columns])
-    numbers = pd.DataFrame({column.name: raw.get(column.name, np.nan) for column in manifest.schema.numeric}, raw.index)
-    standardised = pd.DataFrame(
-        draft.scaler.transform(pd.DataFrame(draft.imputer.transform(numbers), columns=numbers.columns)),
-        columns=numbers.columns,
-    )
+    if "imputer" in manifest.estimators:
+        numbers = pd.DataFrame({column.name: raw.get(column.name, np.nan) for column in manifest.schema.numeric}, raw.index)
+        numbers = pd.DataFrame(
+            draft.scaler.transform(pd.DataFrame(draft.imputer.transform(numbers), columns=numbers.columns)),
+            columns=numbers.columns,
+        )
+    else:
+        numbers = raw
     columns_of_matrix = [
-        standardised[feature.column]
+        numbers[feature.column]
         if feature.level is None
         else raw[feature.column] == manifest.schema.column(feature.column).levels.index(feature.level)
         for feature in manifest.features
     ]
-    matrix = pd.DataFrame(np.column_stack(columns_of_matrix).astype(float), columns=[f.name for f in manifest.features])
-    probabilities = draft.model.predict_proba(matrix)
+    matrix = np.column_stack(columns_of_matrix).astype(np.float64)
+    probabilities = _predict_proba(draft.model, columns, matrix)
     return tuple(GoldenRow(row, tuple(map(float, scored))) for row, scored in zip(rows, probabilities, strict=True))
 
 
-def _predict_proba(model: Any, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+def _predict_proba(model: Any, columns: Sequence[Column], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    names = list(getattr(model, "feature_names_in_", ()))
+    if names == [column.name for column in columns]:  # it may address them by name
+        return EstimatorScorer(model, columns).score(matrix)
     with warnings.catch_warnings():
         # scikit-learn misses the column names; _compile has compared their order with the manifest's.
         warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)

@@ -63,6 +63,7 @@ class Limits(_Section, frozen=True):
     max_rows: Positive = 200_000
     max_text_characters: Positive = 1000
     max_nesting: Annotated[int, Meta(gt=0, le=200)] = 32
+    max_explained_rows: Positive = 1000
     idle_timeout_s: Seconds = 10.0
     read_timeout_s: Seconds = 300.0
     score_timeout_s: Seconds = 60.0

@@ -156,13 +156,19 @@ class Preprocessor:
         return self._serving
 
     async def predict(
-        self, body: bytes | bytearray, *, report_bad_rows: bool = False, pipeline: Pipeline | None = None
+        self,
+        body: bytes | bytearray,
+        *,
+        report_bad_rows: bool = False,
+        explain: bool = False,
+        pipeline: Pipeline | None = None,
     ) -> list[bytes]:
         """The JSON array of answers, in pieces, to a request's body; in the order of its rows.
 
         Args:
             body: a JSON array of row objects, or one row object.
             report_bad_rows: put an error object in a bad row's place instead of refusing the request.
+            explain: say of each row why.
             pipeline: the one that ``choose`` has chosen.
 
         Raises:
@@ -170,10 +176,20 @@ class Preprocessor:
             ScoringError: the classifier failed.
         """
         pipeline = pipeline or self.choose()
-        scored = await pipeline.score(body, report_bad_rows=report_bad_rows)
+        max_rows = self.settings.limits.max_explained_rows if explain else None
+        scored = await pipeline.score(body, report_bad_rows=report_bad_rows, max_rows=max_rows)
         if self._shadow is not None:
             self._shadow.offer(body, pipeline, scored)
-        return await pipeline.encode(scored)
+        return await pipeline.encode(scored, explain=explain)
+
+    async def drift(self) -> dict[str, Any] | None:
+        """How far the rows have moved from those that trained the model; None where its manifest does not tell of them.
+
+        Raises:
+            ray.exceptions.RayError: what other replicas have counted could not be asked for.
+        """
+        watch = self._serving.metrics.drift
+        return None if watch is None else await watch.report()
 
     async def is_ready(self) -> bool:
         """Whether the golden rows of the version that serves, sent through both deployments, get their probabilities."""

@@ -17,6 +17,7 @@
     │   ├── TooManyRowsError       more rows than the limit
     │   ├── BodyTooLargeError      more bytes than the limit
     │   ├── BodyTooSlowError       the body did not arrive in time
+    │   ├── NotExplainableError    no reasons can be given for this model's answers
     │   └── InvalidRowsError       some rows cannot be scored; carries what is wrong with each
     └── ScoringError           the service itself failed to score; nothing is wrong with the request
 
@@ -234,6 +235,19 @@ class BodyTooSlowError(RequestError):
 
     def __str__(self) -> str:
         return "the body did not arrive in time"
+
+
+class NotExplainableError(RequestError):
+    """No reasons can be given for this model's answers."""
+
+    code = "not_explainable"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the answers of this model cannot be explained: {self.reason}"
 
 
 class InvalidRowsError(RequestError):

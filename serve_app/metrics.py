@@ -8,6 +8,7 @@ while there is something to hand over. Knows no HTTP: requests, their latency an
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from time import perf_counter
@@ -19,6 +20,7 @@ from ray.serve import metrics
 
 from serve_app.batching import concatenate
 from serve_app.components import Components
+from serve_app.drift_watch import DriftWatch
 from serve_app.errors import FieldProblem
 from serve_app.model import predicted_class_indices
 from serve_app.rows import RowChunk
@@ -43,6 +45,15 @@ class ReplicaMetrics:
         manifest = components.manifest
         self.transform_seconds = 0.0
         """Time spent on making features of values, not handed over yet."""
+        self.drift: DriftWatch | None = None
+        """What is counted for drift; None where the manifest does not tell how the training rows were distributed."""
+        if manifest.distribution:
+            self.drift = DriftWatch(components.digest, manifest.distribution, uuid.uuid4().hex)
+            self._psi = metrics.Gauge(
+                "class_prediction_psi",
+                description="Population stability index of a column's values, as seen by this replica alone.",
+                tag_keys=("column",),
+            )
         self._classes = [str(label) for label in manifest.classes]
         self._threshold = manifest.threshold
         self._columns = [column.name for column in components.encoder.columns]
@@ -119,6 +130,9 @@ class ReplicaMetrics:
         """Tells what is true of the model; Ray forgets a gauge that is not set again within 20 s."""
         for gauge, value, tags in self._facts:
             gauge.set(value, tags)
+        if self.drift is not None:
+            for column, value in self.drift.psi().items():
+                self._psi.set(value, {"column": column})
 
     def flush(self) -> None:
         """Hands over to Ray what was recorded since the last time."""
@@ -134,6 +148,8 @@ class ReplicaMetrics:
             _add(self._nulls, "column", nulls)
             _add(self._rows_scored, "predicted_class", dict(zip(self._classes, classes.tolist(), strict=True)))
             _add(self._unknown_categories, "column", self._unknown)
+            if self.drift is not None:
+                self.drift.record(values, probabilities)
             self._values.clear()
             self._probabilities.clear()
             self._unknown.clear()

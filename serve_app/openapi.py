@@ -13,6 +13,12 @@ from serve_app.schema import Column
 
 __all__ = ["openapi_document"]
 
+_TYPES = {"categorical": ["number", "string", "boolean"], "boolean": ["boolean", "string"], "date": ["string"]}
+_MEANINGS = {
+    "boolean": "true or false, or text: true, yes, t, y, false, no, f, n",
+    "date": "A date by ISO 8601, with or without a time",
+}
+
 
 def openapi_document(manifest: Manifest, limits: Limits, *, asks_for_keys: bool = False) -> dict[str, Any]:
     """An OpenAPI 3.0 document as plain data."""
@@ -54,7 +60,14 @@ def _document(manifest: Manifest, limits: Limits) -> dict[str, Any]:
                             "in": "query",
                             "description": "What a bad row does: refuse the request, or have an error object in its place.",
                             "schema": {"type": "string", "enum": ["refuse", "report"], "default": "refuse"},
-                        }
+                        },
+                        {
+                            "name": "explain",
+                            "in": "query",
+                            "description": "Whether each answer says what each column contributes to it; of at most "
+                            f"{limits.max_explained_rows} rows.",
+                            "schema": {"type": "boolean", "default": False},
+                        },
                     ],
                     "requestBody": {
                         "required": True,
@@ -85,6 +98,12 @@ def _document(manifest: Manifest, limits: Limits) -> dict[str, Any]:
                 "get": _get(
                     "Whether golden rows get their recorded answers through both deployments",
                     {"200": _json("They do", {"type": "object"}), "503": _json("Not yet", {"type": "object"})},
+                )
+            },
+            "/drift": {
+                "get": _get(
+                    "How far the rows of the last hour have moved from those that trained the model",
+                    {"200": _json("Population stability indices", {"type": "object"}), "404": _error("It cannot be told")},
                 )
             },
             "/model": {"get": _get("The model that is served", {"200": _json("It", {"type": "object"})})},
@@ -168,14 +187,14 @@ def _row(manifest: Manifest) -> dict[str, Any]:
 
 def _cell(column: Column) -> dict[str, Any]:
     missing = "null is imputed as in training" if column.null == "impute" else "null is refused"
-    kinds = ["number", "string", "boolean"] if column.is_categorical else ["number", "string"]
+    kinds = _TYPES.get(column.kind, ["number", "string"])
     if column.is_categorical:
         unknown = "another is scored as if null" if column.unknown == "as_null" else "another is refused"
         shown = column.levels[:20]
         more = f" and {len(column.levels) - len(shown)} more" if len(column.levels) > len(shown) else ""
         meaning = f"One of {', '.join(shown)}{more}; {unknown}"
     else:
-        meaning = f"A number, or text that is one ({column.kind})"
+        meaning = _MEANINGS.get(column.kind, f"A number, or text that is one ({column.kind})")
     return {
         "anyOf": [{"type": kind, "nullable": column.null == "impute"} for kind in kinds],
         "description": f"{meaning}; {missing}",
@@ -196,4 +215,28 @@ def _answer(manifest: Manifest) -> dict[str, Any]:
         "predicted_class": {"enum": list(manifest.classes)},
     }
     warnings = {"type": "array", "items": {"type": "object"}, "description": "Only where there is something to say"}
-    return {"type": "object", "required": list(properties), "properties": {**properties, "warnings": warnings}}
+    more = {"warnings": warnings, "explanation": _explanation()}
+    return {"type": "object", "required": list(properties), "properties": {**properties, **more}}
+
+
+def _explanation() -> dict[str, Any]:
+    number = {"type": "number"}
+    reason = {"column": {"type": "string"}, "text": {"type": "string"}, "contribution": number}
+    properties = {
+        "of_class": {"description": "Of two classes the positive one, of more the predicted one"},
+        "scale": {"type": "string", "enum": ["log_odds", "class_score", "probability"]},
+        "base": number,
+        "score": {"type": "number", "description": "The base and all contributions"},
+        "contributions": {"type": "object", "additionalProperties": number},
+        "reasons": {
+            "type": "array",
+            "description": "The strongest contributions in words",
+            "items": {"type": "object", "required": list(reason), "properties": reason},
+        },
+    }
+    return {
+        "type": "object",
+        "description": "Only with explain=true",
+        "required": list(properties),
+        "properties": properties,
+    }

@@ -21,8 +21,10 @@ from serve_app.answers import AnswerEncoder
 from serve_app.batching import RowBatcher, concatenate, split
 from serve_app.components import GOLDEN_TOLERANCE, Components
 from serve_app.config import Settings
-from serve_app.errors import FieldProblem, InvalidRowsError, ScoringError
+from serve_app.errors import FieldProblem, InvalidRowsError, ScoringError, TooManyRowsError
+from serve_app.explanation import Explainer, Explanation
 from serve_app.metrics import ReplicaMetrics
+from serve_app.model import predicted_class_indices
 
 __all__ = ["LocalClassifier", "MatrixScorer", "Pipeline", "RemoteClassifier", "Scored"]
 
@@ -83,9 +85,11 @@ class LocalClassifier:
 class Scored(NamedTuple):
     """What became of a request's rows.
 
-    ``probabilities`` has the shape (good rows, classes); ``problems`` are of the bad rows.
+    ``values`` and ``probabilities`` have the shapes (good rows, columns) and (good rows, classes); ``problems`` are of the bad
+    rows.
     """
 
+    values: Array
     probabilities: Array
     problems: list[FieldProblem]
     warnings: list[FieldProblem]
@@ -117,6 +121,7 @@ class Pipeline:
         self._answers = AnswerEncoder(
             classes=manifest.classes, threshold=manifest.threshold, selected_features=manifest.selected_features
         )
+        self._explainer = Explainer(components)
         row_bytes = _FLOAT_BYTES * max(len(manifest.features), len(manifest.classes))
         self._max_rows = min(settings.preprocessor_batches.max_rows, max(1, _MAX_MESSAGE_BYTES // row_bytes))
         self._classifier: MatrixScorer
@@ -133,12 +138,13 @@ class Pipeline:
             )
         self._golden_values, self._golden_probabilities = components.golden_values()
 
-    async def score(self, body: bytes | bytearray, *, report_bad_rows: bool = False) -> Scored:
+    async def score(self, body: bytes | bytearray, *, report_bad_rows: bool = False, max_rows: int | None = None) -> Scored:
         """Probabilities of a request's rows.
 
         Args:
             body: a JSON array of row objects, or one row object.
             report_bad_rows: score the good rows when some are bad.
+            max_rows: of good rows, where that is less than the settings allow.
 
         Raises:
             RequestError: the body is no array of rows, or has too many.
@@ -150,14 +156,22 @@ class Pipeline:
             self.metrics.record_refused(parsed.problems)
             if not report_bad_rows:
                 raise InvalidRowsError(parsed.problems)
+        if max_rows is not None and len(parsed.values) > max_rows:
+            raise TooManyRowsError(max_rows)
         probabilities = await self._score_rows(parsed.values)
         self.metrics.record_scored(parsed.values, probabilities, parsed.warnings)
-        return Scored(probabilities, parsed.problems, parsed.warnings)
+        return Scored(parsed.values, probabilities, parsed.problems, parsed.warnings)
 
-    async def encode(self, scored: Scored) -> list[bytes]:
-        """The JSON array of answers, in pieces, in the order of the rows; a bad row's place holds its error object."""
+    async def encode(self, scored: Scored, *, explain: bool = False) -> list[bytes]:
+        """The JSON array of answers, in pieces, in the order of the rows; a bad row's place holds its error object.
+
+        Args:
+            scored: by this pipeline.
+            explain: say of each row why.
+        """
+        explanations = await self._explain(scored.values, scored.probabilities) if explain else ()
         pieces = []
-        for piece in self._answers.encode(scored.probabilities, scored.warnings, scored.problems):
+        for piece in self._answers.encode(scored.probabilities, scored.warnings, scored.problems, explanations):
             pieces.append(piece)
             if len(pieces) > 2:  # the first is all of a small answer, with its bracket; give way only in large ones
                 await asyncio.sleep(0)
@@ -183,6 +197,11 @@ class Pipeline:
             problems += chunk.problems
             warnings += chunk.warnings
         return _ParsedRequest(concatenate(values), problems, warnings)
+
+    async def _explain(self, values: Array, probabilities: Array) -> list[Explanation]:
+        predicted = predicted_class_indices(probabilities, self.components.manifest.threshold).tolist()
+        # Milliseconds a row of trees: not on the event loop.
+        return await asyncio.to_thread(self._explainer.explain, values, predicted)
 
     async def _score_rows(self, values: Array) -> Array:
         """Probabilities of shape (rows, classes) of a values array of any length.

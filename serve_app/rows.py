@@ -53,10 +53,14 @@ _MAX_DEPTH = 200  # what no row needs; the decoder itself gives up between 900 a
 _MAX_TOKENS = 100_000
 _MISSING = math.nan
 
+_FAST_CELLS: dict[str, Any] = {"categorical": str | None, "date": str | None, "boolean": bool | str | None}
+"""What a cell may be on the fast path, by kind; other kinds are numbers, as such or as text."""
+
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_raw_rows = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_number = msgspec.json.Decoder(float | str | None).decode
+_decode_boolean = msgspec.json.Decoder(bool | str | None).decode
 _decode_text = msgspec.json.Decoder(str | None).decode
 
 
@@ -104,7 +108,7 @@ class RowParser:
         row_type = msgspec.defstruct(
             "Row",
             [
-                (attribute, str | None if column.is_categorical else float | str | None)
+                (attribute, _FAST_CELLS.get(column.kind, float | str | None))
                 for attribute, column in zip(attributes, self.columns, strict=True)
             ],
             rename=dict(zip(attributes, (column.name for column in self.columns), strict=True)) if is_renamable else None,
@@ -265,12 +269,17 @@ class _RowProblem(Exception):  # noqa: N818 - a signal within this module, never
 
 
 class _NumberReader:
-    """Cells of a numeric, money or percent column."""
+    """Cells of a column whose cells become one number each: numeric, money, percent, boolean or date."""
 
     def __init__(self, column: Column, max_text_characters: int) -> None:
         self._max_text_characters = max_text_characters
         self._null_is_refused = column.null == "reject"
         self._read_text = READERS[column.kind]
+        self._decode: Callable[[msgspec.Raw], Any]
+        self._decode, self._what = {
+            "boolean": (_decode_boolean, "boolean"),
+            "date": (_decode_text, "date"),
+        }.get(column.kind, (_decode_number, "number"))
 
     def read_all(self, cells: list[Any], first_row: int, warnings: list[FieldProblem]) -> Sequence[float]:
         del first_row, warnings
@@ -280,15 +289,16 @@ class _NumberReader:
     def read_one(self, raw: msgspec.Raw, row: int, warnings: list[FieldProblem]) -> float:
         del row, warnings
         try:
-            return self._read(_decode_number(raw))
+            return self._read(self._decode(raw))
         except msgspec.ValidationError:
             found = _json_kind(raw)
-            reason = "the number is too large" if found == "a number" else f"expected a number, got {found}"
-            raise _RowProblem("not_a_number", reason) from None
+            is_large = found == "a number" and self._what == "number"
+            reason = "the number is too large" if is_large else f"expected a {self._what}, got {found}"
+            raise _RowProblem(f"not_a_{self._what}", reason) from None
 
-    def _read(self, cell: float | str | None) -> float:
-        if isinstance(cell, float):
-            return cell
+    def _read(self, cell: float | str | None) -> float:  # a bool is a number, too
+        if isinstance(cell, (float, bool)):
+            return float(cell)
         _check_length(cell, self._max_text_characters)
         if cell is None or not cell.strip():
             if self._null_is_refused:
@@ -297,7 +307,7 @@ class _NumberReader:
         try:
             return self._read_text(cell)
         except NotANumberError as error:
-            raise _RowProblem("not_a_number", str(error)) from None
+            raise _RowProblem(f"not_a_{self._what}", str(error)) from None
 
 
 class _CategoryReader:

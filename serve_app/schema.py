@@ -11,16 +11,16 @@ from typing import Literal
 
 import msgspec
 
-from serve_app.values import read_money, read_number, read_percent
+from serve_app.values import read_boolean, read_date, read_money, read_number, read_percent
 
 __all__ = ["READERS", "Column", "Feature", "Kind", "NullPolicy", "Schema", "UnknownPolicy", "selected_columns"]
 
-Kind = Literal["numeric", "money", "percent", "categorical"]
+Kind = Literal["numeric", "money", "percent", "boolean", "date", "categorical"]
 NullPolicy = Literal["impute", "reject"]
 UnknownPolicy = Literal["as_null", "reject"]
 
 READERS: MappingProxyType[str, Callable[[str], float]] = MappingProxyType(
-    {"numeric": read_number, "money": read_money, "percent": read_percent}
+    {"numeric": read_number, "money": read_money, "percent": read_percent, "boolean": read_boolean, "date": read_date}
 )
 """How the text of a cell becomes a number, by kind; categorical columns have no reader."""
 
@@ -74,7 +74,7 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def numeric(self) -> tuple[Column, ...]:
-        """Columns whose cells become one number each (numeric, money, percent)."""
+        """Columns whose cells become one number each (numeric, money, percent, boolean, date)."""
         return tuple(column for column in self.columns if not column.is_categorical)
 
     @property

@@ -1,76 +1,104 @@
-"""From a table to fitted components: the exercise's two-stage logit, on a CSV file of any columns.
+"""From a table of any columns to fitted components, and how well they do.
 
-Owns how a table is read, what its columns are taken for, and the method: impute by the mean, standardise, one-hot with
-the first level as the baseline, an L1 logit that selects the strongest features, an unpenalised logit on those. Cells
-are read by the same grammars, and features made by the same encoder, as those of a request. Knows no particular table.
-
-The rows that the model is fitted on tell what a column is; an empty cell is null in any column:
-
-- It is left out if its cells say nothing (fewer than two different ones) or are text of more than 100 different values.
-- It is numeric, money or percent if each of its cells is a number by that grammar; they are tried in this order.
-- It is refused if nearly all of its cells are: more likely than not, the few others are mistakes.
-- Otherwise it is categorical. Its levels are sorted, so that the first in the alphabet is the baseline.
+Owns the order of things: which rows are fitted on and which are never touched before the end, the cross-validation on the
+former, the choice of the threshold, the figures, the golden rows. How a table is read is tables.py's business, how a model is
+fitted methods.py's, what a figure is evaluation.py's. Knows no particular table.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 import re
-import warnings
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
+from serve_app import drift
 from serve_app.components import Draft, Manifest
-from serve_app.errors import SettingsError, TableError
-from serve_app.features import FeatureEncoder, NumericFit
-from serve_app.model import compile_scorer
-from serve_app.schema import READERS, Column, Feature, Kind, Schema, UnknownPolicy, selected_columns
-from serve_app.values import NotANumberError, excerpt
+from serve_app.errors import SettingsError
+from serve_app.evaluation import ThresholdRule, choose_threshold, leaking_columns, measure
+from serve_app.methods import METHODS, Fitted, Method, NoSignalError
+from serve_app.schema import Feature, Schema, UnknownPolicy, selected_columns
+from serve_app.tables import Correction, Table, infer_schema, is_null, read_column, read_table
+from serve_app.values import excerpt
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-    from pathlib import Path
+__all__ = ["CrossValidation", "Evidence", "TrainingReport", "train"]
 
-    from numpy.typing import NDArray
-
-__all__ = ["TrainingReport", "train"]
+Array = NDArray[np.float64]
 
 _VALIDATION_SHARE = 0.2
-_MIN_ROWS = 20
 _MIN_ROWS_PER_CLASS = 5  # so that one of them is held back
-_MAX_LEVELS = 100
-_MISTAKES_SHARE = 0.05
-_MAX_MAGNITUDE = 1e100  # squared and summed over any table it still is a finite number
+_MAX_CLASSES = 100
 _GOLDEN_ROWS = 20
-_NUMBER_KINDS: tuple[Kind, ...] = ("numeric", "money", "percent")
+_DEFAULT_FOLDS = 5  # where a rule for the threshold needs some, and none were asked for
+_FIGURES = ("auc", "log_loss", "accuracy")
 _INTEGER = re.compile(r"[+-]?\d{1,15}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """Figures of models that were each fitted without one fold of the training rows, measured on that fold."""
+
+    folds: int
+    means: Mapping[str, float]
+    deviations: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the figures were made of, for whoever draws them.
+
+    ``values`` has shape (rows, columns of the schema), ``classes`` the position of each row's class; ``fitted`` and
+    ``held_back`` number rows, ``probabilities`` belong to those held back. ``score`` gives probabilities of values.
+    """
+
+    schema: Schema
+    class_names: Sequence[str]
+    values: Array
+    classes: NDArray[np.intp]
+    fitted: NDArray[np.intp]
+    held_back: NDArray[np.intp]
+    probabilities: Array
+    score: Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
 class TrainingReport:
     """How well the model does on the rows that it was fitted on, and on those that were held back.
 
-    ``coefficients`` and ``standard_errors`` stand by feature, in the order of the selection, the strongest first; the
-    errors are infinite where the rows do not determine the coefficients. ``null_shares`` are those of the columns that the
-    model uses, among the rows that it was fitted on. ``left_out`` names the columns of no use.
+    ``coefficients`` and ``standard_errors`` stand by feature, in the order of the model; the errors are infinite where the rows
+    do not determine the coefficients. Only a logit of two classes has coefficients, only one without a penalty has errors.
+    ``null_shares`` are those of the columns that the model uses, among the rows that it was fitted on. ``left_out`` says of the
+    columns of no use why, ``leaks`` of those that know too much the AUC that they alone give. ``positive_share`` is None of
+    three or more classes, ``cross_validation`` where none was asked for.
     """
 
+    method: Method
     train_rows: int
     validation_rows: int
-    train_positive_share: float
-    validation_positive_share: float
+    class_shares: Mapping[str, float]
+    train_positive_share: float | None
+    validation_positive_share: float | None
     train_auc: float
     validation_auc: float
     train_log_loss: float
     validation_log_loss: float
+    train_accuracy: float
+    validation_accuracy: float
+    threshold_rule: ThresholdRule
+    cross_validation: CrossValidation | None
     coefficients: dict[str, float]
     standard_errors: dict[str, float]
     null_shares: dict[str, float]
-    left_out: tuple[str, ...]
+    left_out: Mapping[str, str]
+    leaks: Mapping[str, float]
+    evidence: Evidence = field(compare=False, repr=False)
 
     @property
     def rows(self) -> int:
@@ -79,275 +107,250 @@ class TrainingReport:
 
     def as_json(self) -> dict[str, Any]:
         """The same in values of JSON, as the manifest holds it."""
-        figures = {
+        figures: dict[str, Any] = {
             figure: {part: getattr(self, f"{part}_{figure}") for part in ("train", "validation")}
-            for figure in ("rows", "positive_share", "auc", "log_loss")
+            for figure in ("rows", "positive_share", *_FIGURES)
         }
+        if self.train_positive_share is None:
+            del figures["positive_share"]
         errors = {name: error if math.isfinite(error) else None for name, error in self.standard_errors.items()}
-        return {
+        said = {
+            "method": self.method,
             **figures,
+            "class_shares": dict(self.class_shares),
+            "threshold": self.threshold_rule.as_json(),
             "coefficients": self.coefficients,
             "standard_errors": errors,
             "null_shares": self.null_shares,
-            "left_out": list(self.left_out),
+            "left_out": dict(self.left_out),
+            "leaks": dict(self.leaks),
         }
-
-
-@dataclass(frozen=True)
-class _Table:
-    """A CSV file as text: the cells of each column, by name."""
-
-    path: Path
-    columns: Mapping[str, Sequence[str]]
-
-    def error(self, reason: str) -> TableError:
-        """Something is wrong with the table."""
-        return TableError(f"{self.path}: {reason}")
-
-    def cell_error(self, index: int, column: str, reason: str) -> TableError:
-        """Something is wrong with one cell; its message counts rows as a spreadsheet does: the header is row 1."""
-        return self.error(f"row {index + 2}, column {excerpt(column)}: {reason}")
+        if self.cross_validation is not None:
+            folds = self.cross_validation
+            said["cross_validation"] = {
+                "folds": folds.folds,
+                **{name: {"mean": folds.means[name], "deviation": folds.deviations[name]} for name in _FIGURES},
+            }
+        return said
 
 
 @dataclass(frozen=True)
 class _Target:
-    """The two classes, the positive one last, and which rows are positive."""
+    """The classes, the positive one of two last, and the position of each row's."""
 
-    classes: tuple[int, int] | tuple[str, str]
-    is_positive: NDArray[np.bool_]
+    classes: tuple[int, ...] | tuple[str, ...]
+    rows: NDArray[np.intp]
 
 
 def train(  # noqa: PLR0913 - one keyword for each choice that a user has
     path: Path,
     *,
     target: str,
+    method: Method | None = None,
     name: str | None = None,
     version: str = "1.0.0",
     selected: int = 25,
-    threshold: float = 0.5,
+    threshold: float | ThresholdRule = 0.5,
     unknown: UnknownPolicy = "as_null",
+    corrections: Mapping[str, Correction] | None = None,
+    folds: int = 0,
     seed: int = 26,
 ) -> tuple[Draft, TrainingReport]:
-    """Fits a model to the CSV table at ``path``, on four rows in five; the others are held back.
+    """Fits a model to the table at ``path``, on four rows in five; the others are held back, and measured once, at the end.
 
-    ``target`` is a column of two different values; the last of them, by number or the alphabet, is the positive class.
-    ``selected`` is the most features that the model may have. Without a ``name`` the model has that of the file.
+    ``target`` is a column of 2 to 100 different values; of two, the last by number or the alphabet is the positive class.
+    ``method`` is the two-stage logit when left out. ``selected`` is the most features that it selects. Without a ``name`` the
+    model has that of the file. ``folds`` are those of the cross-validation, 0 for none; a rule for the threshold is applied to
+    the probabilities that come out of it, so it takes place then in any case.
 
     Raises:
-        TableError: the table cannot be read or trained on; says in which row (the header is row 1) and column.
-        SettingsError: the name, the version, the threshold or ``selected`` cannot be one.
+        TableError: the table cannot be read or trained on; says in which row and column.
+        SettingsError: the name, the version, the threshold, a correction or ``selected`` cannot be one.
     """
     if selected < 1:
         raise SettingsError(f"a model of {selected} features cannot be trained")
-    table = _read_table(path)
+    rule = _threshold_rule(threshold)
+    chosen: Method = method or "two-stage"
+    table = read_table(path)
     known = _read_target(table, target)
-    fitted, held_back = _split(known.is_positive, seed)
-    schema = _infer_schema(table, target, fitted, unknown)
-    values = np.column_stack([_read_column(table, column) for column in schema.columns])
+    if rule.rule != "fixed" and len(known.classes) > 2:
+        raise SettingsError(f"a threshold is chosen for two classes; {excerpt(target)} has {len(known.classes)}")
+    fitted, held_back = _split(known.rows, seed)
+    inferred = infer_schema(table, target, fitted.tolist(), unknown=unknown, corrections=corrections)
+    schema = inferred.schema
+    values = np.column_stack([read_column(table, column) for column in schema.columns])
+    labels = np.array(known.classes)[known.rows]
 
-    imputer, scaler = _fit_preprocessing(schema, values[fitted])
-    encoder = _all_features_encoder(schema, imputer, scaler)
-    matrix = encoder.encode(values)
-    strongest = _select_strongest(matrix[fitted], known.is_positive[fitted], seed)[:selected]
-    features = [encoder.features[index] for index in strongest]
-    _check_features(table, features)
-    matrix = np.ascontiguousarray(matrix[:, strongest])
-    model = _fit_logit(features, matrix[fitted], np.take(known.classes, known.is_positive[fitted]))
+    def fit(rows: NDArray[np.intp]) -> Fitted:
+        try:
+            return METHODS[chosen](schema, values[rows], labels[rows], seed, selected)
+        except NoSignalError:
+            raise table.error("no column tells the classes apart") from None
 
-    probabilities = compile_scorer(model).score(matrix)[:, 1]
-    used = tuple(column.name for column in selected_columns(schema, features))
-    nulls = dict(zip((column.name for column in schema.columns), np.isnan(values[fitted]).mean(axis=0).tolist(), strict=True))
+    model = fit(fitted)
+    _check_features(table, model.features)
+    if rule.rule != "fixed":
+        folds = max(folds, 2) if folds else _DEFAULT_FOLDS
+    out_of_fold = _cross_predict(fit, values, known.rows, fitted, folds, seed) if folds else None
+    value_of_threshold = rule.threshold
+    if out_of_fold is not None:
+        value_of_threshold = choose_threshold(rule, known.rows[fitted] == 1, out_of_fold.probabilities[:, 1])
+    probabilities = model.score(values)
+    parts = {"train": fitted, "validation": held_back}
+    figures: dict[str, Any] = {
+        f"{part}_{figure}": value
+        for part, rows in parts.items()
+        for figure, value in measure(known.rows[rows], probabilities[rows], value_of_threshold).items()
+    }
+    is_binary = len(known.classes) == 2
+    positive_shares: dict[str, Any] = {
+        f"{part}_positive_share": float((known.rows[rows] == 1).mean()) if is_binary else None for part, rows in parts.items()
+    }
+    coefficients, errors = _coefficients(chosen, model, values[fitted], probabilities[fitted])
+    used = selected_columns(schema, model.features)
+    values_used = values[fitted][:, [schema.columns.index(column) for column in used]]
+    names = [column.name for column in used]
+    class_names = [str(label) for label in known.classes]
     report = TrainingReport(
-        **_measure("train", known.is_positive[fitted], probabilities[fitted]),
-        **_measure("validation", known.is_positive[held_back], probabilities[held_back]),
-        coefficients=_by_name(features, model.coef_[0]),
-        standard_errors=_by_name(features, _standard_errors(matrix[fitted], probabilities[fitted])),
-        null_shares={name: nulls[name] for name in used},
-        left_out=_left_out(table, target, schema),
+        method=chosen,
+        train_rows=len(fitted),
+        validation_rows=len(held_back),
+        class_shares=dict(zip(class_names, _shares(known.rows[fitted], len(class_names)), strict=True)),
+        **positive_shares,
+        **figures,
+        threshold_rule=rule,
+        cross_validation=None if out_of_fold is None else out_of_fold.measure(known.rows[fitted], value_of_threshold),
+        coefficients=coefficients,
+        standard_errors=errors,
+        null_shares=dict(zip(names, np.isnan(values_used).mean(axis=0).tolist(), strict=True)),
+        left_out=inferred.left_out,
+        leaks=leaking_columns([column.name for column in schema.columns], values[fitted], known.rows[fitted], seed),
+        evidence=Evidence(schema, class_names, values, known.rows, fitted, held_back, probabilities[held_back], model.score),
     )
+    # Of the score as it is on rows that the model does not know: on those that it was fitted on it is surer of itself.
+    scores = drift.scores_of(probabilities[held_back])
     try:
         manifest = Manifest(
             name=_label(path.stem) if name is None else name,
             version=version,
             target=target,
             classes=known.classes,
-            threshold=threshold,
+            threshold=value_of_threshold,
             schema=schema,
-            features=tuple(features),
-            selected_features=used,
+            features=model.features,
+            selected_features=tuple(names),
             training=report.as_json(),
+            distribution=drift.describe(used, values_used, scores),
         )
     except ValueError as error:
         raise SettingsError(str(error)) from error
-    return Draft(manifest, imputer, scaler, model, _golden_rows(table, schema, used, fitted)), report
+    if model.is_raw:
+        manifest = msgspec.structs.replace(manifest, encoding="raw")
+    return Draft(manifest, model.imputer, model.scaler, model.model, _golden_rows(table, schema, names, fitted)), report
 
 
-def _read_table(path: Path) -> _Table:
+def _threshold_rule(threshold: float | ThresholdRule) -> ThresholdRule:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = [line for line in csv.reader(file, strict=True) if line]
-    except OSError as error:
-        raise TableError(f"{path} cannot be read: {error.strerror}") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise TableError(f"{path} is no CSV file in UTF-8: {error}") from error
-    if len(lines) <= _MIN_ROWS:
-        raise TableError(f"{path} has too few rows to train on: {max(0, len(lines) - 1)}; {_MIN_ROWS} are the least")
-    header, *rows = lines
-    for name in header:
-        if header.count(name) > 1:
-            raise TableError(f"{path}: the column {excerpt(name)} stands twice in the header")
-    for number, row in enumerate(rows, 2):
-        if len(row) != len(header):
-            raise TableError(f"{path}: row {number} has {len(row)} cells, the header has {len(header)}")
-    return _Table(path, dict(zip(header, zip(*rows, strict=True), strict=True)))
+        return threshold if isinstance(threshold, ThresholdRule) else ThresholdRule(threshold=threshold)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
 
 
-def _read_target(table: _Table, target: str) -> _Target:
+def _read_target(table: Table, target: str) -> _Target:
     if target not in table.columns:
         raise table.error(f"there is no column {excerpt(target)}")
     cells = [cell.strip() for cell in table.columns[target]]
     if "" in cells:
         raise table.cell_error(cells.index(""), target, "the target is empty")
     rows_of = Counter(cells)
-    if len(rows_of) != 2:
-        raise table.error(f"the target {excerpt(target)} has {len(rows_of)} different values; it must have two")
+    if not 2 <= len(rows_of) <= _MAX_CLASSES:
+        raise table.error(f"the target {excerpt(target)} has {len(rows_of)} different values; it must have 2 to {_MAX_CLASSES}")
     rarest = min(rows_of, key=rows_of.__getitem__)
     if rows_of[rarest] < _MIN_ROWS_PER_CLASS:
         reason = f"{_MIN_ROWS_PER_CLASS} rows of a class are the least"
         raise table.error(f"too few rows are {excerpt(rarest)}: {rows_of[rarest]}; {reason}")
-    first, second = sorted(rows_of)
-    if _INTEGER.fullmatch(first) and _INTEGER.fullmatch(second) and int(first) != int(second):
-        low, high = sorted((int(first), int(second)))
-        return _Target((low, high), np.array([int(cell) == high for cell in cells]))
-    return _Target((first, second), np.array([cell == second for cell in cells]))
+    names = sorted(rows_of)
+    if all(_INTEGER.fullmatch(cell) for cell in names) and len({int(cell) for cell in names}) == len(names):
+        numbers = sorted(int(cell) for cell in names)
+        return _Target(tuple(numbers), np.searchsorted(numbers, [int(cell) for cell in cells]))
+    position = {cell: index for index, cell in enumerate(names)}
+    return _Target(tuple(names), np.array([position[cell] for cell in cells]))
 
 
-def _split(is_positive: NDArray[np.bool_], seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows to fit on and rows to hold back, each in the table's order and with the table's share of positives."""
+def _split(classes: NDArray[Any], seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows to fit on and rows to hold back, each in the table's order and with the table's share of each class."""
     from sklearn.model_selection import train_test_split
 
     fitted, held_back = train_test_split(
-        np.arange(len(is_positive)), test_size=_VALIDATION_SHARE, random_state=seed, stratify=is_positive
+        np.arange(len(classes)), test_size=_VALIDATION_SHARE, random_state=seed, stratify=classes
     )
     return np.sort(fitted), np.sort(held_back)
 
 
-def _infer_schema(table: _Table, target: str, fitted: NDArray[np.intp], unknown: UnknownPolicy) -> Schema:
-    rows = fitted.tolist()
-    columns = []
-    for name, cells in table.columns.items():
-        different = dict.fromkeys(cells[row] for row in rows if not _is_null(cells[row]))
-        if name != target and len(different) > 1:
-            columns.append(_infer_column(table, name, different, unknown))
-    schema = Schema(tuple(column for column in columns if column is not None))
-    if not schema.numeric:
-        raise table.error("no column besides the target holds different numbers")
-    return schema
+@dataclass(frozen=True)
+class _OutOfFold:
+    """Of each row that is fitted on, the probabilities by a model that was not fitted on it, and the number of its fold."""
+
+    probabilities: Array
+    fold: NDArray[np.intp]
+
+    def measure(self, classes: NDArray[np.intp], threshold: float) -> CrossValidation:
+        folds = int(self.fold.max()) + 1
+        figures = [
+            measure(classes[self.fold == number], self.probabilities[self.fold == number], threshold) for number in range(folds)
+        ]
+        by_name = {name: np.array([figure[name] for figure in figures]) for name in _FIGURES}
+        return CrossValidation(
+            folds,
+            {name: float(found.mean()) for name, found in by_name.items()},
+            {name: float(found.std(ddof=1)) for name, found in by_name.items()},
+        )
 
 
-def _infer_column(table: _Table, name: str, cells: Collection[str], unknown: UnknownPolicy) -> Column | None:
-    """What a column of these different cells is; None if it has too many levels to be anything."""
-    for kind in _NUMBER_KINDS:
-        mistakes = [cell for cell in cells if not _is_number(kind, cell)]
-        if not mistakes:
-            return Column(name, kind)
-        if len(mistakes) <= _MISTAKES_SHARE * len(cells):
-            reason = f"{excerpt(mistakes[0])} is not a number, as nearly all of the column's other cells are"
-            raise table.cell_error(table.columns[name].index(mistakes[0]), name, reason)
-    if len(cells) > _MAX_LEVELS:
-        return None
-    return Column(name, "categorical", levels=tuple(sorted(cells)), unknown=unknown)
+def _cross_predict(  # noqa: PLR0913, PLR0917 - all of it is what a fold is
+    fit: Callable[[NDArray[np.intp]], Fitted],
+    values: Array,
+    classes: NDArray[np.intp],
+    fitted: NDArray[np.intp],
+    folds: int,
+    seed: int,
+) -> _OutOfFold:
+    from sklearn.model_selection import StratifiedKFold
+
+    folds = min(folds, int(np.bincount(classes[fitted]).min()))  # each fold has a row of each class
+    probabilities = np.empty((len(fitted), int(classes.max()) + 1))
+    number_of = np.empty(len(fitted), dtype=np.intp)
+    splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(fitted, classes[fitted])
+    for number, (others, fold) in enumerate(splits):
+        probabilities[fold] = fit(fitted[others]).score(values[fitted[fold]])
+        number_of[fold] = number
+    return _OutOfFold(probabilities, number_of)
 
 
-def _is_null(cell: str) -> bool:
-    return not cell.strip()
+def _coefficients(
+    method: Method, model: Fitted, values: Array, probabilities: Array
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Coefficients and standard errors by feature, of a logit of two classes."""
+    if method == "trees" or probabilities.shape[1] > 2:
+        return {}, {}
+    coefficients = _by_name(model.features, model.model.coef_[0])
+    if method != "two-stage":
+        return coefficients, {}
+    return coefficients, _by_name(model.features, _standard_errors(model.encoder.encode(values), probabilities[:, 1]))
 
 
-def _is_number(kind: Kind, cell: str) -> bool:
-    try:
-        READERS[kind](cell)
-    except NotANumberError:
-        return False
-    return True
+def _shares(classes: NDArray[np.intp], count: int) -> list[float]:
+    shares: list[float] = (np.bincount(classes, minlength=count) / len(classes)).tolist()
+    return shares
 
 
-def _read_column(table: _Table, column: Column) -> NDArray[np.float64]:
-    """The cells of one column as features.py takes them; a level that only rows held back have is unknown: missing."""
-    cells = table.columns[column.name]
-    if column.is_categorical:
-        codes = {level: float(code) for code, level in enumerate(column.levels)}
-        return np.array([codes.get(cell, math.nan) for cell in cells])
-    read = READERS[column.kind]
-    values = []
-    for index, cell in enumerate(cells):
-        try:
-            value = math.nan if _is_null(cell) else read(cell)
-        except NotANumberError as error:
-            raise table.cell_error(index, column.name, str(error)) from None
-        if abs(value) > _MAX_MAGNITUDE:
-            raise table.cell_error(index, column.name, f"{excerpt(cell)} is too large to train on")
-        values.append(value)
-    return np.array(values)
-
-
-def _fit_preprocessing(schema: Schema, values: NDArray[np.float64]) -> tuple[Any, Any]:
-    """The imputer and the scaler of all numeric columns."""
-    import pandas as pd
-    from sklearn.impute import SimpleImputer
-    from sklearn.preprocessing import StandardScaler
-
-    numbers = pd.DataFrame(values, columns=[column.name for column in schema.columns])
-    numbers = numbers[[column.name for column in schema.numeric]]
-    imputer = SimpleImputer(strategy="mean").fit(numbers)
-    scaler = StandardScaler().fit(pd.DataFrame(imputer.transform(numbers), columns=numbers.columns))
-    return imputer, scaler
-
-
-def _all_features_encoder(schema: Schema, imputer: Any, scaler: Any) -> FeatureEncoder:
-    """Makes every feature that the table offers, the way that serving makes the selected ones."""
-    learned = zip(schema.numeric, imputer.statistics_, scaler.mean_, scaler.scale_, strict=True)
-    fits = {
-        column.name: NumericFit(imputed=float(imputed), mean=float(mean), scale=float(scale))
-        for column, imputed, mean, scale in learned
-    }
-    return FeatureEncoder(schema.columns, schema.all_features(), fits)
-
-
-def _select_strongest(matrix: NDArray[np.float64], is_positive: NDArray[np.bool_], seed: int) -> list[int]:
-    """Positions of the features that an L1 logit gives a coefficient to, the largest first."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    logit = LogisticRegression(l1_ratio=1.0, solver="liblinear", fit_intercept=False, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a rank, not a figure, is asked for
-        strength = np.abs(logit.fit(matrix, is_positive).coef_[0])
-    order = np.argsort(-strength, kind="stable")
-    return [int(index) for index in order if strength[index] > 0]
-
-
-def _check_features(table: _Table, features: Sequence[Feature]) -> None:
-    if not features:
-        raise table.error("no column tells the classes apart")
+def _check_features(table: Table, features: Sequence[Feature]) -> None:
     by_name: dict[str, Feature] = {}
     for feature in features:
         other = by_name.setdefault(feature.name, feature)
         if other != feature:
             columns = f"{excerpt(other.column)} and {excerpt(feature.column)}"
             raise table.error(f"the columns {columns} both make a feature {excerpt(feature.name)}; rename one")
-
-
-def _fit_logit(features: Sequence[Feature], matrix: NDArray[np.float64], labels: NDArray[Any]) -> Any:
-    """A logit without penalty and intercept, to the last digits that the rows determine."""
-    import pandas as pd
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    logit = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10, max_iter=1000)
-    with warnings.catch_warnings():
-        # Where the features separate the classes no coefficient is large enough; the standard errors tell.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return logit.fit(pd.DataFrame(matrix, columns=[feature.name for feature in features]), labels)
 
 
 def _standard_errors(matrix: NDArray[np.float64], probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -359,35 +362,19 @@ def _standard_errors(matrix: NDArray[np.float64], probabilities: NDArray[np.floa
     return np.sqrt(np.diag(np.linalg.inv(hessian)))
 
 
-def _measure(part: str, is_positive: NDArray[np.bool_], probabilities: NDArray[np.float64]) -> dict[str, Any]:
-    """The report's figures of one part of the rows."""
-    from sklearn.metrics import log_loss, roc_auc_score
-
-    return {
-        f"{part}_rows": len(is_positive),
-        f"{part}_positive_share": float(is_positive.mean()),
-        f"{part}_auc": float(roc_auc_score(is_positive, probabilities)),
-        f"{part}_log_loss": float(log_loss(is_positive, probabilities)),
-    }
-
-
-def _left_out(table: _Table, target: str, schema: Schema) -> tuple[str, ...]:
-    kept = {target, *(column.name for column in schema.columns)}
-    return tuple(name for name in table.columns if name not in kept)
-
-
 def _by_name(features: Sequence[Feature], figures: NDArray[np.float64]) -> dict[str, float]:
     return {feature.name: float(figure) for feature, figure in zip(features, figures, strict=True)}
 
 
-def _golden_rows(table: _Table, schema: Schema, used: Sequence[str], fitted: NDArray[np.intp]) -> list[dict[str, str | None]]:
+def _golden_rows(table: Table, schema: Schema, used: Sequence[str], fitted: NDArray[np.intp]) -> list[dict[str, str | None]]:
     """Rows as clients would send them; in half of them, if there are as many, something is null that the model uses."""
-    rows = fitted.tolist()
-    with_null = [row for row in rows if any(_is_null(table.columns[name][row]) for name in used)]
+    refused = [column.name for column in schema.columns if column.null == "reject"]
+    rows = [row for row in fitted.tolist() if not any(is_null(table.columns[name][row]) for name in refused)]
+    with_null = [row for row in rows if any(is_null(table.columns[name][row]) for name in used)]
     chosen = list(dict.fromkeys([*with_null[: _GOLDEN_ROWS // 2], *rows]))[:_GOLDEN_ROWS]
     return [
         {
-            column.name: None if _is_null(table.columns[column.name][row]) else table.columns[column.name][row]
+            column.name: None if is_null(table.columns[column.name][row]) else table.columns[column.name][row]
             for column in schema.columns
         }
         for row in chosen

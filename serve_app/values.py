@@ -1,28 +1,34 @@
-"""What one cell's text means: numbers, money and percent.
+"""What one cell's text means: numbers, money, percent, booleans and dates.
 
 Owns the grammars; one reader serves training and serving. Knows nothing of columns, rows or requests.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 import re
 
-__all__ = ["NotANumberError", "excerpt", "read_money", "read_number", "read_percent"]
+__all__ = ["NotANumberError", "excerpt", "read_boolean", "read_date", "read_money", "read_number", "read_percent"]
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _AMOUNT = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+"
+_CURRENCY = r"(?:[$€£¥₹]|(?:USD|EUR|GBP|JPY|CHF|INR)\s?)"
 _MONEY = re.compile(
-    rf"(?P<sign>[+-])?\$?(?P<plain>{_AMOUNT})"  # 5547.78, $5,547.78, -$5,032.58
-    rf"|\$(?P<inner_sign>[+-])(?P<signed>{_AMOUNT})"  # $-5,032.58
-    rf"|\(\$?(?P<negative>{_AMOUNT})\)",  # ($5,032.58), as book-keepers write it
+    rf"(?P<sign>[+-])?{_CURRENCY}?(?P<plain>{_AMOUNT})"  # 5547.78, $5,547.78, -$5,032.58
+    rf"|{_CURRENCY}(?P<inner_sign>[+-])(?P<signed>{_AMOUNT})"  # $-5,032.58
+    rf"|\({_CURRENCY}?(?P<negative>{_AMOUNT})\)"  # ($5,032.58), as book-keepers write it
+    rf"|(?P<left_sign>[+-])?(?P<left>{_AMOUNT})\s?{_CURRENCY}",  # -5,032.58 €
     re.ASCII,
 )
+_BOOLEANS = {"true": 1.0, "yes": 1.0, "t": 1.0, "y": 1.0, "false": 0.0, "no": 0.0, "f": 0.0, "n": 0.0}
+_DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d.*)?", re.ASCII)
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _EXCERPT_CHARACTERS = 32
 
 
 class NotANumberError(ValueError):
-    """A text that is no finite number in its column's grammar."""
+    """A text that is no finite number (no boolean, no date) in its column's grammar."""
 
 
 def excerpt(value: str) -> str:
@@ -45,6 +51,9 @@ def read_number(text: str) -> float:
 def read_money(text: str) -> float:
     """``"$5,547.78"``; negative as ``"-$5,032.58"``, ``"$-5,032.58"`` or ``"($5,032.58)"``; a plain number too.
 
+    The currency (``$ € £ ¥ ₹``, ``USD EUR GBP JPY CHF INR``) stands before or behind and says nothing: amounts are not
+    converted. The decimal mark is a point.
+
     Raises:
         NotANumberError: any other text, or a number that overflows to infinity.
     """
@@ -52,9 +61,9 @@ def read_money(text: str) -> float:
     match = _MONEY.fullmatch(text)
     if match is None:
         return read_number(text)
-    amount = match["plain"] or match["signed"] or match["negative"]
+    amount = match["plain"] or match["signed"] or match["negative"] or match["left"]
     value = _finite(amount.replace(",", ""))
-    is_negative = match["sign"] == "-" or match["inner_sign"] == "-" or match["negative"] is not None
+    is_negative = "-" in {match["sign"], match["inner_sign"], match["left_sign"]} or match["negative"] is not None
     return -value if is_negative else value
 
 
@@ -65,6 +74,36 @@ def read_percent(text: str) -> float:
         NotANumberError: any other text, or a number that overflows to infinity.
     """
     return read_number(text.strip().removesuffix("%"))
+
+
+def read_boolean(text: str) -> float:
+    """1.0 for ``true``, ``yes``, ``t`` and ``y``, 0.0 for ``false``, ``no``, ``f`` and ``n``, in any case.
+
+    Raises:
+        NotANumberError: any other text.
+    """
+    value = _BOOLEANS.get(text.strip().lower())
+    if value is None:
+        raise NotANumberError(f"{excerpt(text)} is not a boolean")
+    return value
+
+
+def read_date(text: str) -> float:
+    """``"2024-05-01"``, ``"2024-05-01T12:30:00+02:00"`` (ISO 8601; UTC unless it says otherwise) in days since 1970-01-01.
+
+    Raises:
+        NotANumberError: any other text.
+    """
+    text = text.strip()
+    if _DATE.fullmatch(text) is None:
+        raise NotANumberError(f"{excerpt(text)} is not a date")
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise NotANumberError(f"{excerpt(text)} is not a date") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=dt.UTC)
+    return (moment - _EPOCH) / dt.timedelta(days=1)
 
 
 def _finite(text: str) -> float:

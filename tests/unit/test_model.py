@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
-from sklearn.tree import DecisionTreeClassifier
+from sklearn.naive_bayes import GaussianNB
 
 from serve_app.errors import ComponentsError
 from serve_app.model import LinearBinaryScorer, compile_scorer, predicted_class_indices
+from serve_app.schema import Column
 
 
 def matrix_of(rows: int, features: int, seed: int) -> np.ndarray:
@@ -62,12 +63,23 @@ def test_extreme_but_finite_features_give_probabilities_and_no_warning() -> None
     assert probabilities[:, 1].tolist() == [1.0, 0.0]
 
 
-def test_an_estimator_that_cannot_be_compiled_is_refused() -> None:
+def test_an_estimator_that_cannot_be_compiled_needs_the_raw_columns() -> None:
     matrix = matrix_of(60, 2, seed=6)
-    with pytest.raises(ComponentsError, match="DecisionTreeClassifier"):
-        compile_scorer(DecisionTreeClassifier().fit(matrix, matrix[:, 0] > 0))
-    with pytest.raises(ComponentsError, match="3 classes"):
-        compile_scorer(LogisticRegression().fit(matrix, np.arange(60) % 3))
+    model = GaussianNB().fit(matrix, np.arange(60) % 3)
+    with pytest.raises(ComponentsError, match="GaussianNB on 3 classes cannot be served"):
+        compile_scorer(model)
+    scorer = compile_scorer(model, [Column("a", "numeric"), Column("b", "numeric")])
+    assert np.array_equal(scorer.score(matrix), model.predict_proba(matrix))
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_the_compiled_scorer_of_several_classes_equals_predict_proba(fit_intercept: bool) -> None:
+    matrix = matrix_of(500, 6, seed=7)
+    model = LogisticRegression(fit_intercept=fit_intercept).fit(matrix, matrix[:, :4].argmax(axis=1))
+    scorer = compile_scorer(model)
+    together = scorer.score(matrix)
+    assert np.abs(together - model.predict_proba(matrix)).max() < 1e-14
+    assert np.array_equal(np.concatenate([scorer.score(matrix[row : row + 1]) for row in range(100)]), together[:100])
 
 
 def test_of_two_classes_the_positive_one_is_predicted_from_the_threshold_on() -> None:

@@ -367,3 +367,36 @@ def test_where_a_bad_row_stands_does_not_change_what_is_said_of_it() -> None:
     rows = [dict(GOOD) for _ in range(2000)]
     rows[1500] = {**GOOD, "a b": "x", "m": "y"}
     assert [problem.field for problem in parse(json.dumps(rows))[1]] == ["a b", "m"]
+
+
+# Booleans and dates, which no column of the published model is.
+
+
+@pytest.fixture(scope="module")
+def typed_parser() -> RowParser:
+    return RowParser([Column("is", "boolean"), Column("on", "date", null="reject")], max_magnitude=1e300, max_rows=10)
+
+
+def test_booleans_and_dates_are_read_as_such_and_as_text(typed_parser: RowParser) -> None:
+    rows = [{"is": True, "on": "1970-01-02"}, {"is": "no", "on": "1970-01-01T12:00"}, {"is": None, "on": "1969-12-31"}]
+    (fast,) = typed_parser.chunks(json.dumps(rows).encode())
+    assert np.array_equal(fast.values, np.array([[1, 1], [0, 0.5], [np.nan, -1]]), equal_nan=True)
+    (thorough,) = typed_parser.chunks(json.dumps([*rows, {}]).encode())
+    assert np.array_equal(thorough.values, fast.values, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("row", "code", "said"),
+    [
+        ({"is": 1, "on": "1970-01-02"}, "not_a_boolean", "expected a boolean, got a number"),
+        ({"is": "maybe", "on": "1970-01-02"}, "not_a_boolean", "'maybe' is not a boolean"),
+        ({"is": True, "on": 19000}, "not_a_date", "expected a date, got a number"),
+        ({"is": True, "on": "2.1.1970"}, "not_a_date", "'2.1.1970' is not a date"),
+        ({"is": True, "on": ""}, "null_not_allowed", "the field is null"),
+    ],
+)
+def test_what_is_no_boolean_or_no_date_is_refused(typed_parser: RowParser, row: dict[str, Any], code: str, said: str) -> None:
+    (chunk,) = typed_parser.chunks(json.dumps([row]).encode())
+    (problem,) = chunk.problems
+    assert problem.code == code
+    assert problem.message.endswith(said)

@@ -119,12 +119,13 @@ def test_the_standard_errors_are_about_the_published_ones(trained: Trained, publ
 def test_the_columns_are_recognised_for_what_they_are(trained: Trained, published: PublishedModel) -> None:
     draft, report = trained
     assert draft.manifest.schema == published.schema()
-    assert report.left_out == ()
+    assert report.left_out == {}
 
 
 def test_four_rows_in_five_are_fitted_on(trained: Trained) -> None:
     _, report = trained
     assert (report.train_rows, report.validation_rows, report.rows) == (32_000, 8_000, 40_000)
+    assert report.train_positive_share is not None
     assert 0.49 <= report.train_positive_share <= 0.515
     assert report.validation_positive_share == pytest.approx(report.train_positive_share, abs=1e-4)
 
@@ -273,7 +274,7 @@ def test_the_last_class_is_positive(tmp_path: Path, classes: tuple[str, str], ex
         (["a", "b", "1"], "categorical"),
         (["nan", "inf"], "categorical"),
         (["1_000", "2_000"], "categorical"),
-        (["2024-01-01", "2024-01-02"], "categorical"),
+        (["2024-01-01", "2024-01-02"], "date"),
     ],
 )
 def test_a_column_is_what_all_of_its_cells_are(tmp_path: Path, cells: list[str], kind: str) -> None:
@@ -290,7 +291,7 @@ def test_a_column_is_what_all_of_its_cells_are(tmp_path: Path, cells: list[str],
 def test_a_column_of_no_use_is_left_out(tmp_path: Path, cells: list[str]) -> None:
     table = simple_table(len(cells)) | {"x": cells}
     draft, report = train(write(tmp_path / "table.csv", table), target="y")
-    assert report.left_out == ("x",)
+    assert list(report.left_out) == ["x"]
     assert [column.name for column in draft.manifest.schema.columns] == ["hint"]
 
 
@@ -355,13 +356,11 @@ def test_so_is_one_among_the_rows_held_back(tmp_path: Path) -> None:
     [
         (lambda table: without(table, "y"), "there is no column 'y'"),
         (lambda table: table | {"y": ["1"] * 100}, "has 1 different values"),
-        (lambda table: table | {"y": ["1", "0", "2", "2"] * 25}, "has 3 different values"),
         (lambda table: with_cell(table, 3, "y", " "), "row 5, column 'y': the target is empty"),
         (lambda table: table | {"y": ["1"] * 97 + ["0"] * 3}, "too few rows are '0': 3"),
         (lambda table: {name: cells[:12] for name, cells in table.items()}, "too few rows to train on: 12"),
         (lambda table: {name: [] for name in table}, "too few rows to train on: 0"),
-        (lambda table: {"y": table["y"]}, "no column besides the target holds different numbers"),
-        (lambda table: {"y": table["y"], "x": ["a", "b", "b", "a"] * 25}, "no column besides the target holds"),
+        (lambda table: {"y": table["y"]}, "no column besides the target can be used"),
         (lambda table: {"y": table["y"], "x": ["1", "1.0", "1", "01"] * 25}, "no column tells the classes apart"),
         (lambda table: with_cell(table, 0, "hint", "1e150"), "row 2, column 'hint': '1e150' is too large"),
     ],

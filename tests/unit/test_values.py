@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.values import NotANumberError, excerpt, read_money, read_number, read_percent
+from serve_app.values import NotANumberError, excerpt, read_boolean, read_date, read_money, read_number, read_percent
 
 
 @pytest.mark.parametrize(
@@ -35,14 +35,24 @@ def test_negative_money_has_several_spellings_and_one_value(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("$5,547.78", 5547.78), ("$0.5", 0.5), ("$.5", 0.5), ("+$7", 7.0), ("1e3", 1000.0), ("$1,234,567", 1234567.0)],
+    [
+        ("$5,547.78", 5547.78),
+        ("$0.5", 0.5),
+        ("$.5", 0.5),
+        ("+$7", 7.0),
+        ("1e3", 1000.0),
+        ("$1,234,567", 1234567.0),
+        ("€5", 5.0),
+        ("5 €", 5.0),
+        ("CHF 7.50", 7.5),
+    ],
 )
 def test_positive_money_is_read(text: str, value: float) -> None:
     assert read_money(text) == value
 
 
 @pytest.mark.parametrize(
-    "text", ["$", "($-5)", "-($5)", "$5,03", "$50,32,1", "5$", "€5", "(5", "$$5", "$1e3,000", "$" + "9" * 400]
+    "text", ["$", "($-5)", "-($5)", "$5,03", "$50,32,1", "5$$", "€", "(5", "$$5", "$1e3,000", "$" + "9" * 400]
 )
 def test_what_is_no_money_is_refused(text: str) -> None:
     with pytest.raises(NotANumberError):
@@ -84,3 +94,37 @@ def test_any_text_is_a_finite_number_or_refused(text: str) -> None:
 def test_an_excerpt_is_short_printable_ascii(text: str) -> None:
     assert re.fullmatch(r"['\"][ -~]{0,330}['\"](\.\.\.)?", excerpt(text))
     assert len(excerpt("x" * 10_000)) < 50
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("true", 1), ("Yes", 1), (" t ", 1), ("Y", 1), ("FALSE", 0), ("no", 0), ("f", 0), ("n", 0)]
+)
+def test_a_boolean_is_read_in_any_case(text: str, value: float) -> None:
+    assert read_boolean(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "days"),
+    [
+        ("1970-01-01", 0),
+        ("2024-02-29", 19782),
+        ("1969-12-31", -1),
+        (" 1970-01-02T06:00 ", 1.25),
+        ("1970-01-02 06:00:00Z", 1.25),
+        ("1970-01-02T06:00:00+06:00", 1),
+    ],
+)
+def test_a_date_is_days_since_1970(text: str, days: float) -> None:
+    assert read_date(text) == days
+
+
+@pytest.mark.parametrize("text", ["", "1", "2", "ja", "truefalse"])
+def test_what_is_no_boolean_is_refused(text: str) -> None:
+    with pytest.raises(NotANumberError, match="is not a boolean"):
+        read_boolean(text)
+
+
+@pytest.mark.parametrize("text", ["", "20240229", "2024-02-30", "2024-W01-1", "29.02.2024", "2024-02-29T25:00", "2024-02-29Tx"])
+def test_what_is_no_date_is_refused(text: str) -> None:
+    with pytest.raises(NotANumberError, match="is not a date"):
+        read_date(text)

@@ -1,0 +1,198 @@
+"""Tables of one's own, from training to answers, reasons and drift: four models in one service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from own_tables import bundled_table, mixed_table, rows_of, write_csv
+from scipy.special import expit
+from scoring import score
+from serving import Server, run_command, serve, wait_until, write_config
+from sklearn.metrics import roc_auc_score
+
+from serve_app.components import Components, save_components
+from serve_app.methods import Method
+from serve_app.offline import plan, score_piece
+from serve_app.training import TrainingReport, train
+
+MODELS: dict[str, tuple[str, Method]] = {
+    "breast_cancer": ("class", "logit"),
+    "wine": ("class", "trees"),
+    "digits": ("class", "logit"),
+    "mixed": ("bought", "two-stage"),
+}
+
+
+@dataclass
+class Own:
+    """A model that was trained here, its table, and where it is served."""
+
+    table: dict[str, list[str]]
+    target: str
+    csv: Path
+    report: TrainingReport
+    components: Components
+    url: str
+
+    def predict(self, rows: list[dict[str, Any]], **parameters: str) -> list[dict[str, Any]]:
+        response = requests.post(f"{self.url}/predict", data=json.dumps(rows), params=parameters, timeout=60)
+        assert response.status_code == 200, response.text
+        answers: list[dict[str, Any]] = response.json()
+        return answers
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Own]]:
+    folder = tmp_path_factory.mktemp("own")
+    models: dict[str, Own] = {}
+    for name, (target, method) in MODELS.items():
+        table = mixed_table() if name == "mixed" else bundled_table(name)
+        csv = write_csv(folder / f"{name}.csv", table)
+        draft, report = train(csv, target=target, method=method)
+        models[name] = Own(table, target, csv, report, save_components(folder / name, draft), "")
+
+    def one_application_each(config: dict[str, Any]) -> None:
+        (first,) = config["applications"]
+        config["applications"] = []
+        for name in models:
+            # wine has both deployments, and two ingresses; the others are fused
+            is_split = name == "wine"
+            replicas = {"min_replicas": 1 + is_split, "max_replicas": 1 + is_split, "target_ongoing_requests": 128}
+            deployments = [{**one, "ray_actor_options": {"num_cpus": 0.1}} for one in first["deployments"]]
+            deployments[0]["autoscaling_config"] = replicas
+            config["applications"].append(
+                {
+                    **first,
+                    "name": name,
+                    "route_prefix": "/" if name == "mixed" else f"/{name}",
+                    "args": {
+                        **first["args"],
+                        "components": str(folder / name),
+                        "topology": "split" if is_split else "fused",
+                    },
+                    "deployments": deployments[: 1 + is_split],
+                }
+            )
+
+    config, url = write_config(folder, one_application_each)
+    with serve(run_command(config), url) as server:
+        for name, model in models.items():
+            model.url = url if name == "mixed" else f"{url}/{name}"
+            wait_until(lambda model=model: is_ready(model.url), f"{name} is ready", 60)  # type: ignore[misc]
+        assert isinstance(server, Server)
+        yield models
+
+
+def is_ready(url: str) -> bool:
+    return requests.get(f"{url}/ready", timeout=10).status_code == 200
+
+
+def probabilities(own: Own, answers: list[dict[str, Any]]) -> np.ndarray:
+    classes = list(map(str, own.components.manifest.classes))
+    if len(classes) == 2:
+        positive = np.array([answer["probability_positiveclass"] for answer in answers])
+        return np.column_stack([1 - positive, positive])
+    return np.array([[answer["probabilities"][label] for label in classes] for answer in answers])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_served_is_as_good_as_the_report_says_and_the_same_offline(
+    own: dict[str, Own], name: str, tmp_path: Path
+) -> None:
+    model = own[name]
+    rows: list[dict[str, Any]] = [{**row} for row in rows_of(model.table)]
+    served = probabilities(model, model.predict(rows))
+    assert np.array_equal(served, score(model.components, rows))
+    alone = np.concatenate([probabilities(model, model.predict([row])) for row in rows[:5]])
+    assert np.array_equal(alone, served[:5])
+
+    held_back = model.report.evidence.held_back
+    labels = np.array(model.table[model.target])[held_back]
+    classes = list(map(str, model.components.manifest.classes))
+    if len(classes) == 2:
+        auc = roc_auc_score(labels == classes[1], served[held_back, 1])
+    else:
+        auc = roc_auc_score(labels, served[held_back], multi_class="ovr", labels=classes)
+    assert auc == pytest.approx(model.report.validation_auc, abs=1e-12)
+
+    (piece,) = plan(str(model.csv))
+    score_piece(piece, str(model.csv), str(tmp_path), model.components, form="jsonl", keep=())
+    lines = [json.loads(line) for line in (tmp_path / "part-000000.jsonl").read_bytes().splitlines()]
+    shown = served[:, 1:] if len(classes) == 2 else served
+    names = ["positiveclass"] if len(classes) == 2 else classes
+    assert np.array_equal([[line[f"probability_{label}"] for label in names] for line in lines], shown)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_answer_comes_with_reasons_when_asked_for(own: dict[str, Own], name: str) -> None:
+    model = own[name]
+    rows: list[dict[str, Any]] = [{**row} for row in rows_of(model.table)[:3]]
+    plain = model.predict(rows)
+    for answer, explained in zip(plain, model.predict(rows, explain="true"), strict=True):
+        explanation = explained.pop("explanation")
+        assert explained == answer
+        total = explanation["base"] + sum(explanation["contributions"].values())
+        assert explanation["score"] == pytest.approx(total, abs=1e-9)
+        if "probability_positiveclass" in answer:
+            assert expit(explanation["score"]) == pytest.approx(answer["probability_positiveclass"], abs=1e-12)
+        else:
+            assert explanation["of_class"] == answer["predicted_class"]
+        assert explanation["reasons"]
+
+
+def test_explaining_has_a_limit_of_rows_and_two_words(own: dict[str, Own]) -> None:
+    model = own["mixed"]
+    row = rows_of(model.table)[0]
+    many = requests.post(f"{model.url}/predict?explain=true", data=json.dumps([row] * 1001), timeout=60)
+    assert (many.status_code, many.json()["error"]["code"]) == (413, "too_many_rows")
+    unknown = requests.post(f"{model.url}/predict?explain=please", data=json.dumps([row]), timeout=60)
+    assert (unknown.status_code, unknown.json()["error"]["message"]) == (422, "explain is either true or false")
+
+
+def test_drift_is_told_of_all_rows_that_all_replicas_saw(own: dict[str, Own]) -> None:
+    model = own["wine"]
+    drift: dict[str, Any] = {}
+    column, *_ = model.components.manifest.selected_features
+    rows: list[dict[str, Any]] = [{**row, column: 1000} for row in rows_of(model.table)]
+    before = requests.get(f"{model.url}/drift", timeout=60).json()["rows"]
+    sent = 0
+
+    def both_have_told() -> bool:
+        nonlocal sent
+        model.predict(rows)
+        sent += len(rows)
+        drift.update(requests.get(f"{model.url}/drift", timeout=60).json())
+        return bool(drift["replicas"] == 2)
+
+    wait_until(both_have_told, "two replicas have told what they saw", 60)
+
+    def all_are_counted() -> bool:
+        drift.update(requests.get(f"{model.url}/drift", timeout=60).json())
+        return bool(drift["rows"] >= before + sent)
+
+    wait_until(all_are_counted, "all rows are counted", 60)
+    assert (drift["model"], drift["training_rows"]) == ("wine", model.report.train_rows)
+    assert drift["columns"][column]["verdict"] == "drifted"
+    assert drift["columns"][column]["psi"] > max(one["psi"] for name, one in drift["columns"].items() if name != column)
+    assert drift["window_seconds"] == 3600
+
+
+def test_the_drift_of_another_model_is_its_own(own: dict[str, Own]) -> None:
+    model = own["digits"]
+    rows: list[dict[str, Any]] = [{**row} for row in rows_of(model.table)]
+    model.predict(rows)
+    found: dict[str, Any] = {}
+
+    def is_counted() -> bool:
+        found.update(requests.get(f"{model.url}/drift", timeout=60).json())
+        return bool(found["rows"] >= len(rows))
+
+    wait_until(is_counted, "the rows are counted", 60)
+    assert {one["verdict"] for one in found["columns"].values()} == {"stable"}

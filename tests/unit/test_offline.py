@@ -1,0 +1,224 @@
+"""Pieces of files and what becomes of them, without Ray; with it: tests/integration/test_offline.py."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from own_tables import mixed_table, rows_of, write_csv
+from scoring import score
+
+from serve_app import offline
+from serve_app.components import Components, save_components
+from serve_app.errors import TableError
+from serve_app.offline import Piece, plan, score_piece
+from serve_app.training import train
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Components:
+    folder = tmp_path_factory.mktemp("mixed")
+    draft, _ = train(write_csv(folder / "table.csv", mixed_table()), target="bought", method="logit")
+    return save_components(folder / "components", draft)
+
+
+def write(path: Path, table: dict[str, list[str]]) -> Path:
+    if path.suffix == ".csv":
+        return write_csv(path, table)
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table(table), path, row_group_size=50)
+    else:
+        path.write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in rows_of(table)))
+    return path
+
+
+def score_all(
+    source: Path, out: Path, components: Components, **options: Any
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The answers and the refused rows of all pieces."""
+    answers, refused = [], []
+    for piece in plan(str(source), piece_bytes=options.pop("piece_bytes", 5000)):
+        result = score_piece(piece, str(source), str(out), components, form="jsonl", keep=options.get("keep", ()))
+        found = lines(out / f"part-{piece.name}.jsonl")
+        bad = lines(out / "_refused" / f"{piece.name}.jsonl")
+        assert (result.scored, result.refused) == (len(found), len(bad))
+        assert result.rows == result.scored + result.refused
+        answers += found
+        refused += bad
+    return answers, refused
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_rows_answer_is_that_of_a_request_to_the_last_bit(tmp_path: Path, mixed: Components, suffix: str) -> None:
+    table = mixed_table(400, seed=3)
+    source = write(tmp_path / f"rows{suffix}", table)
+    assert len(plan(str(source), piece_bytes=5000)) > 3
+    answers, refused = score_all(source, tmp_path / "out", mixed, keep=["customer"])
+    expected = score(mixed, [{**row} for row in rows_of(table)])
+    assert refused == []
+    assert [answer["row"] for answer in answers] == list(range(400))
+    assert [answer["customer"] for answer in answers] == table["customer"]
+    assert [answer["probability_positiveclass"] for answer in answers] == expected[:, 1].tolist()
+    assert {answer["predicted_class"] for answer in answers} == {"no", "yes"}
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
+def test_answers_are_the_same_in_every_format(tmp_path: Path, mixed: Components, form: Any) -> None:
+    source = write(tmp_path / "rows.csv", mixed_table(60, seed=3))
+    (piece,) = plan(str(source))
+    score_piece(piece, str(source), str(tmp_path / "out"), mixed, form=form, keep=["place"])
+    path = tmp_path / "out" / f"part-000000.{form}"
+    found: list[dict[str, Any]]
+    if form == "parquet":
+        found = pq.read_table(path).to_pylist()
+    elif form == "csv":
+        with path.open(newline="") as file:
+            found = [
+                {**row, "probability_positiveclass": float(row["probability_positiveclass"])} for row in csv.DictReader(file)
+            ]
+    else:
+        found = lines(path)
+    expected = score(mixed, [{**row} for row in rows_of(mixed_table(60, seed=3))])[:, 1].tolist()
+    assert [row["probability_positiveclass"] for row in found] == expected
+    assert list(found[0]) == [
+        "file",
+        "row",
+        "place",
+        "probability_positiveclass",
+        "probability_predictedclass",
+        "predicted_class",
+    ]
+
+
+def test_bad_rows_go_to_a_file_of_their_own_with_reasons_and_nothing_is_lost(tmp_path: Path, mixed: Components) -> None:
+    good = json.dumps({**rows_of(mixed_table(1))[0]})
+    content = [good, "", '{"number": "abc"}', "[1]", "no json", good, f"{good},{good}", '[{"a": 1}, {"a": 2}]', '"text"']
+    source = tmp_path / "rows.jsonl"
+    source.write_text("\n".join(content))
+    answers, refused = score_all(source, tmp_path / "out", mixed)
+    assert [answer["row"] for answer in answers] == [0, 5]
+    assert [row["row"] for row in refused] == [2, 3, 4, 6, 7, 8]
+    codes = [row["problems"][0]["code"] for row in refused]
+    assert codes == ["not_a_number", "not_rows", "malformed_json", "malformed_json", "not_rows", "not_an_object"]
+    assert len(refused[0]["problems"]) == len(mixed.manifest.selected_features)
+
+
+def test_a_line_of_a_csv_file_with_too_few_cells_is_refused_alone(tmp_path: Path, mixed: Components) -> None:
+    source = write(tmp_path / "rows.csv", mixed_table(10))
+    source.write_text(source.read_text() + "\n1,2\n")
+    answers, refused = score_all(source, tmp_path / "out", mixed)
+    assert len(answers) == 10
+    assert [row["problems"][0]["code"] for row in refused] == ["not_an_object"]
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 7, 50, 1000])
+def test_a_csv_file_is_cut_where_rows_end_and_not_within_quotes(tmp_path: Path, piece_bytes: int) -> None:
+    rows = [["a", 'b "quoted"\nand broken', "1"], ["", '"', ","], ["ü\r\nü", "", ""]] * 7
+    path = tmp_path / "rows.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["x", "y\nz", "n"], *rows])
+    pieces = plan(str(path), piece_bytes=piece_bytes)
+    found = [(number, row) for piece in pieces for number, row in offline._records(*opened(piece, ["x", "y\nz", "n"]))]
+    assert [number for number, _ in found] == list(range(21))
+    assert [list(row.values()) for _, row in found if isinstance(row, dict)] == rows
+
+
+def opened(piece: Piece, columns: list[str]) -> tuple[Any, Piece, list[str]]:
+    return offline._file_system(piece.path)[0], piece, columns
+
+
+def test_typed_cells_of_parquet_are_read_as_json_has_them(tmp_path: Path, mixed: Components) -> None:
+    import datetime as dt
+    from decimal import Decimal
+
+    typed = {
+        "number": [1.5, None, float("nan"), float("inf")],
+        "paid": [Decimal("12.50"), None, Decimal("-3.00"), Decimal(0)],
+        "share": [12, 13, None, 1],
+        "member": [True, False, None, True],
+        "since": [dt.date(2022, 5, 1), None, dt.date(2023, 1, 1), None],
+        "place": ["north", None, "south", "east"],
+    }
+    text = {
+        "number": ["1.5", "", ""],
+        "paid": ["12.50", "", "-3.00"],
+        "share": ["12", "13", ""],
+        "member": ["true", "false", ""],
+        "since": ["2022-05-01", "", "2023-01-01"],
+        "place": ["north", "", "south"],
+    }
+    pq.write_table(pa.table(typed), tmp_path / "rows.parquet")
+    answers, refused = score_all(tmp_path / "rows.parquet", tmp_path / "out", mixed)
+    expected = score(mixed, [{**row} for row in rows_of(text)])[:, 1].tolist()
+    assert [answer["probability_positiveclass"] for answer in answers] == expected
+    assert [row["row"] for row in refused] == [3]
+
+
+def test_a_folder_is_all_its_files_in_order(tmp_path: Path) -> None:
+    (tmp_path / "in" / "b").mkdir(parents=True)
+    write(tmp_path / "in" / "b" / "2.csv", mixed_table(5))
+    write(tmp_path / "in" / "1.jsonl", mixed_table(5))
+    (tmp_path / "in" / "notes.txt").write_text("none")
+    assert [Path(piece.path).name for piece in plan(str(tmp_path / "in"))] == ["1.jsonl", "2.csv"]
+
+
+@pytest.mark.parametrize("name", ["nowhere.csv", "notes.txt"])
+def test_what_cannot_be_scored_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "notes.txt").write_text("none")
+    with pytest.raises(TableError):
+        plan(str(tmp_path / name))
+
+
+def test_a_folder_of_other_files_or_another_run_is_left_alone(tmp_path: Path) -> None:
+    system, folder = offline._file_system(str(tmp_path))
+    (tmp_path / "mine.txt").write_text("mine")
+    run = offline._Run("digest", "sha", "csv", ())
+    with pytest.raises(TableError, match="holds something else than answers"):
+        offline._claim(system, folder, "out", run)
+    (tmp_path / "mine.txt").unlink()
+    offline._claim(system, folder, "out", run)
+    offline._claim(system, folder, "out", run)
+    with pytest.raises(TableError, match="another run"):
+        offline._claim(system, folder, "out", msgspec.structs.replace(run, format="parquet"))
+
+
+def test_the_book_keeping_of_a_piece_is_written_last(
+    tmp_path: Path, mixed: Components, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "rows.csv", mixed_table(10))
+    (piece,) = plan(str(source))
+    written: list[str] = []
+    whole = offline._write_whole
+
+    def write_whole(system: Any, path: str, content: bytes) -> None:
+        written.append(path)
+        whole(system, path, content)
+
+    monkeypatch.setattr(offline, "_write_whole", write_whole)
+    score_piece(piece, str(source), str(tmp_path / "out"), mixed, form="csv", keep=())
+    assert [Path(path).parent.name for path in written] == ["out", "_done"]
+    system, folder = offline._file_system(str(tmp_path / "out"))
+    assert offline._finished(system, folder)["000000"].rows == 10
+
+
+def test_answers_of_three_classes_hold_a_probability_of_each(tmp_path: Path) -> None:
+    from own_tables import bundled_table
+
+    table = bundled_table("wine")
+    draft, _ = train(write_csv(tmp_path / "wine.csv", table), target="class", method="logit")
+    components = save_components(tmp_path / "components", draft)
+    answers, _ = score_all(tmp_path / "wine.csv", tmp_path / "out", components, piece_bytes=10**6)
+    expected = score(components, [{**row} for row in rows_of(table)])
+    found = [[answer[f"probability_class_{number}"] for number in range(3)] for answer in answers]
+    assert np.array_equal(found, expected)
