@@ -28,6 +28,7 @@ __all__ = ["Release", "ReleaseError", "deploy", "roll_back"]
 _IMPORT_PATH = "serve_app.app:build_app"
 _SWITCH_TIMEOUT_S = 120.0
 _POLL_INTERVAL_S = 0.2
+_ATTEMPTS = 5
 
 
 class ReleaseError(ServeAppError):
@@ -201,11 +202,15 @@ class _Service:
         from ray import serve
 
         handle = serve.get_deployment_handle(deployment, self._name)
-        try:
-            answers: list[Any] = handle.broadcast(method, *arguments).results(timeout_s=_SWITCH_TIMEOUT_S)
-        except Exception as error:  # whatever Ray raises of replicas that come and go
-            raise ReleaseError(f"a {deployment} did not answer: {type(error).__name__}: {error}") from error
-        return answers
+        for _ in range(_ATTEMPTS):
+            try:
+                answers: list[Any] = handle.broadcast(method, *arguments).results(timeout_s=_SWITCH_TIMEOUT_S)
+            except Exception as error:  # noqa: BLE001 - whatever Ray raises of replicas that come and go meanwhile
+                failure = f"{type(error).__name__}: {error}"
+                time.sleep(1)
+            else:
+                return answers
+        raise ReleaseError(f"a {deployment} did not answer: {failure}")
 
 
 @contextlib.contextmanager
