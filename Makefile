@@ -38,7 +38,7 @@ check: .venv/.installed-dev
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/python -m serve_app check model_components
 
-# Generated inputs against the parser and a real service, FUZZ_INPUTS each; with 100,000 it takes about 15 minutes on two cores.
+# Generated inputs against the parser and a real service, FUZZ_INPUTS each.
 FUZZ_INPUTS ?= 100000
 fuzz: .venv/.installed-audit
 	FUZZ_INPUTS=$(FUZZ_INPUTS) $(BIN)/python -m pytest -m fuzz -s tests/fuzz
