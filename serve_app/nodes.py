@@ -13,7 +13,6 @@ import errno
 import importlib.util
 import io
 import os
-import random
 import re
 import secrets
 import shlex
@@ -44,7 +43,6 @@ _STACK_TRACE = re.compile(r"\) \[0x[0-9a-f]+\]|StackTrace")
 _FRONT = Path(front.__file__).resolve()
 _CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _HAPROXY_BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
-_REPLICA_PORTS = range(10_000, 32_000, 200)  # below those that Linux gives to clients
 _HAPROXY_PORTS = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
 
 
@@ -83,11 +81,6 @@ def set_environment(path: Path) -> tuple[str, ...]:
     for name in _HAPROXY_PORTS:
         # Nobody calls them, and with Ray's fixed defaults two services on one machine would take them from each other.
         os.environ.setdefault(name, str(_free_port()))
-    # Replicas' own HTTP ports, which HAProxy calls. With Ray's fixed range, a replica of another service on this machine could
-    # come by the port of one of ours that died, and answer in its place until HAProxy has noticed.
-    first = random.randrange(_REPLICA_PORTS.start, _REPLICA_PORTS.stop, _REPLICA_PORTS.step)  # noqa: S311 - no secret
-    os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", str(first))
-    os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT", str(first + _REPLICA_PORTS.step))
     return tuple(notes)
 
 

@@ -118,19 +118,3 @@ def test_ray_serve_is_given_our_program_in_haproxys_place_and_it_knows_the_real_
             assert os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"] == str(Path(front.__file__).resolve())
             assert Path(os.environ[front.BINARY]) == real
     assert os.access(front.__file__, os.X_OK)
-
-
-def test_two_services_on_one_machine_give_their_replicas_ports_of_different_ranges(environment: pytest.MonkeyPatch) -> None:
-    names = [f"RAY_SERVE_DIRECT_INGRESS_{bound}_HTTP_PORT" for bound in ("MIN", "MAX")]
-    ranges = set()
-    for _ in range(20):
-        for name in names:
-            os.environ.pop(name, None)
-        nodes.set_environment(PROJECT_ROOT / "config" / "serve.env")
-        first, end = (int(os.environ[name]) for name in names)
-        assert 10_000 <= first < first + 200 == end <= 32_000
-        ranges.add(first)
-    assert len(ranges) > 10
-    os.environ[names[0]] = "30000"
-    nodes.set_environment(PROJECT_ROOT / "config" / "serve.env")
-    assert os.environ[names[0]] == "30000"
