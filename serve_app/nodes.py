@@ -39,6 +39,7 @@ _POLL_INTERVAL_S = 0.1
 _STOP_TIMEOUT_S = 10
 _DISPLACED_TIMEOUT_S = 5
 _ADMIN_TIMEOUT_S = 5
+_REPLICA_PORTS = range(20_000, 32_000, 200)  # blocks of 200, all below the ports that Linux gives to clients
 _STACK_TRACE = re.compile(r"\) \[0x[0-9a-f]+\]|StackTrace")
 _FRONT = Path(front.__file__).resolve()
 _CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
@@ -66,6 +67,9 @@ def set_environment(path: Path) -> tuple[str, ...]:
 
     Returns:
         Sentences worth telling whoever started the service.
+
+    Raises:
+        StartError: there are no ports left for the replicas.
     """
     notes = []
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -81,6 +85,11 @@ def set_environment(path: Path) -> tuple[str, ...]:
     for name in _HAPROXY_PORTS:
         # Nobody calls them, and with Ray's fixed defaults two services on one machine would take them from each other.
         os.environ.setdefault(name, str(_free_port()))
+    # Replicas bind their HTTP ports with SO_REUSEPORT, from 30000 on: two services on one machine would share the ports, and
+    # each would get some of the other's requests.
+    first, last = _replica_ports()
+    os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", str(first))
+    os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT", str(last))
     return tuple(notes)
 
 
@@ -236,6 +245,26 @@ def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("", 0))
         return int(listener.getsockname()[1])
+
+
+def _replica_ports() -> tuple[int, int]:
+    """First and last of a block of ports of which none is taken, drawn so that services that start at once differ."""
+    starts = list(_REPLICA_PORTS)
+    secrets.SystemRandom().shuffle(starts)
+    for first in starts:
+        ports = (first, first + _REPLICA_PORTS.step - 1)
+        if all(_is_free(port) for port in range(ports[0], ports[1] + 1)):
+            return ports
+    raise StartError(f"no {_REPLICA_PORTS.step} ports in a row are free for the replicas")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        try:
+            listener.bind(("", port))
+        except OSError:
+            return False
+        return True
 
 
 def _ray(*arguments: str, timeout_s: float | None = None) -> subprocess.CompletedProcess[str]:
