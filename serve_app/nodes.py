@@ -274,7 +274,10 @@ def _ray(*arguments: str, timeout_s: float | None = None) -> subprocess.Complete
 
 def _ray_start(*arguments: str) -> None:
     """``ray start``: its processes become children of this one when it has started them and ends."""
-    done = _ray("start", "--disable-usage-stats", "--log-color=false", *arguments)
+    try:
+        done = _ray("start", "--disable-usage-stats", "--log-color=false", *arguments, timeout_s=_START_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:  # the head may have gone while this node was joining
+        raise StartError(f"Ray did not start within {_START_TIMEOUT_S} s") from error
     if done.returncode != 0:
         raise StartError(f"Ray did not start: {_last_line(done.stderr or done.stdout)}")
 

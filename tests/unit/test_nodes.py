@@ -134,3 +134,9 @@ def test_ray_serve_is_given_our_program_in_haproxys_place_and_it_knows_the_real_
             assert os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"] == str(Path(front.__file__).resolve())
             assert Path(os.environ[front.BINARY]) == real
     assert os.access(front.__file__, os.X_OK)
+
+
+def test_ray_may_not_take_forever_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "_START_TIMEOUT_S", 0.1)
+    with pytest.raises(nodes.StartError, match=r"within 0\.1 s"):
+        nodes._ray_start("--help")
