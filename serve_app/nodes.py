@@ -39,6 +39,7 @@ _POLL_INTERVAL_S = 0.1
 _STOP_TIMEOUT_S = 10
 _DISPLACED_TIMEOUT_S = 5
 _ADMIN_TIMEOUT_S = 5
+_DRAIN_REQUEST_TIMEOUT_S = 10
 _REPLICA_PORTS = range(20_000, 32_000, 200)  # blocks of 200, all below the ports that Linux gives to clients
 _STACK_TRACE = re.compile(r"\) \[0x[0-9a-f]+\]|StackTrace")
 _FRONT = Path(front.__file__).resolve()
@@ -312,11 +313,15 @@ def _wait_for_head(head: str) -> str:
     token = os.environ.get("RAY_AUTH_TOKEN_PATH")
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection((head, _CLUSTER_PORT), timeout=5) as connection:
+        with contextlib.suppress(OSError), _connect(head) as connection:
             if token is None or Path(token).exists():
                 return str(connection.getsockname()[0])
         time.sleep(_POLL_INTERVAL_S)
     raise StartError(f"the head of the cluster did not answer on {head}:{_CLUSTER_PORT} within {_START_TIMEOUT_S} s")
+
+
+def _connect(head: str) -> socket.socket:
+    return socket.create_connection((head, _CLUSTER_PORT), timeout=5)
 
 
 def _wait_for_the_end() -> None:
@@ -403,9 +408,13 @@ def _hand_over(head: str, timeout_s: float) -> None:
     reason = ("--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=the node stops")
     grace = f"--deadline-remaining-seconds={timeout_s:.0f}"
     deadline = time.monotonic() + timeout_s
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        done = _ray("drain-node", f"--address={head}:{_CLUSTER_PORT}", *reason, grace, timeout_s=timeout_s)
+    # Without the head, or when it goes meanwhile, nobody takes them: then the whole cluster stops.
+    with contextlib.suppress(subprocess.TimeoutExpired, OSError):
+        _connect(head).close()
+        request_timeout_s = min(timeout_s, _DRAIN_REQUEST_TIMEOUT_S)
+        done = _ray("drain-node", f"--address={head}:{_CLUSTER_PORT}", *reason, grace, timeout_s=request_timeout_s)
         while done.returncode == 0 and _has_replicas() and time.monotonic() < deadline:
+            _connect(head).close()
             time.sleep(_POLL_INTERVAL_S)
 
 
