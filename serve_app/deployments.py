@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from ray import serve
+from ray.exceptions import RayError
 
 from serve_app.batching import concatenate, split
 from serve_app.components import Components
@@ -186,10 +187,16 @@ class Preprocessor:
         """How far the rows have moved from those that trained the model; None where its manifest does not tell of them.
 
         Raises:
-            ray.exceptions.RayError: what other replicas have counted could not be asked for.
+            ScoringError: what all replicas have counted could not be asked for.
         """
         watch = self._serving.metrics.drift
-        return None if watch is None else await watch.report()
+        if watch is None:
+            return None
+        try:
+            return await watch.report()
+        except RayError as error:
+            _logger.warning("drift cannot be told: %s", error)
+            raise ScoringError("what the replicas have counted could not be asked for") from error
 
     async def is_ready(self) -> bool:
         """Whether the golden rows of the version that serves, sent through both deployments, get their probabilities."""

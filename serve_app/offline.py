@@ -1,11 +1,10 @@
 """Scoring files: ``python -m serve_app score INPUT --output OUT``, on Ray Data.
 
-Owns how files become pieces of work, what a worker makes of a piece, and the books: rows in are rows scored and rows refused.
-Rows, features and model are read, made and asked by the very code of a request, so that a row's answer is the same to the last
-bit. Paths may be of any file system that pyarrow knows: ``/data/in``, ``s3://bucket/in``.
+Owns what a worker makes of a piece of a file, and the books: rows in are rows scored and rows refused. Rows, features and model
+are read, made and asked by the very code of a request, so that a row's answer is the same to the last bit. What a worker holds
+at a time is a piece, and does not grow with the file.
 
-A piece is some bytes of a CSV file or of JSON lines, cut where a row ends, or some row groups of a Parquet file: what a worker
-holds at a time does not grow with the file. A piece's answers are one file (``part-….parquet``, ``.csv`` or ``.jsonl``),
+A piece's answers are one file (``part-….parquet``, ``.csv`` or ``.jsonl``),
 its refused rows another (``_refused/….jsonl``), each of which appears whole or not at all; then it is noted in ``_done``.
 Pieces that are done already are left out, so that a run that was stopped goes on where it was; ``_run.json`` makes sure that it
 is the same run.
@@ -14,58 +13,33 @@ is the same run.
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
-import io
 import itertools
 import logging
-import math
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from serve_app.answer_files import LinesWriter, answers_writer, columns_of, write_whole
 from serve_app.batching import concatenate
 from serve_app.components import Components, load_components
 from serve_app.drift import Counts, scores_of
 from serve_app.errors import FieldProblem, NotRowsError, RequestError, TableError
 from serve_app.model import predicted_class_indices
+from serve_app.pieces import PIECE_BYTES, Format, Numbered, Piece, Record, file_system, plan, records
 from serve_app.rows import RowChunk, RowParser
 from serve_app.tables import cell_text
 
-__all__ = ["Piece", "PieceResult", "Totals", "count_files", "plan", "ray_for_files", "score_files", "score_piece"]
+__all__ = ["PieceResult", "Totals", "count_files", "ray_for_files", "score_files", "score_piece"]
 
 Array = NDArray[np.float64]
-Format = Literal["parquet", "csv", "jsonl"]
-_Record = dict[str, Any] | bytes  # by column, or JSON as it stands in the file
-_Numbered = tuple[int, _Record]
-_Cut = tuple[int, int, int, tuple[str, ...]]
 
-PIECE_BYTES = 8 * 1024 * 1024
-_HEADER_BYTES = 1024 * 1024
-_SUFFIXES: dict[str, Format] = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 _ROWS_AT_ONCE = 4096
-
-
-class Piece(msgspec.Struct, frozen=True):
-    """Rows of one file: bytes from ``start`` to ``end``, or Parquet's row groups of these numbers.
-
-    ``name`` is that of its files of answers, ``first_row`` the number of its first row within the file (from 0, blank lines
-    counted, a header not), ``header`` are a CSV file's columns.
-    """
-
-    name: str
-    path: str
-    format: Format
-    start: int
-    end: int
-    first_row: int
-    header: tuple[str, ...] = ()
 
 
 class PieceResult(msgspec.Struct, frozen=True):
@@ -94,34 +68,6 @@ class _Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pieces_sha256: str
     format: Format
     keep: tuple[str, ...]
-
-
-def plan(source: str, *, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
-    """The pieces of a file, or of all files below a folder that end in .csv, .jsonl, .ndjson or .parquet, in order.
-
-    Raises:
-        TableError: there is nothing to score, or a file cannot be read.
-    """
-    from pyarrow import ArrowException
-    from pyarrow.fs import FileSelector, FileType
-
-    try:
-        system, root = _file_system(source)
-        found = system.get_file_info(root)
-        files = [found] if found.type == FileType.File else system.get_file_info(FileSelector(root, recursive=True))
-        pieces: list[Piece] = []
-        for file in sorted(files, key=lambda info: str(info.path)):
-            form = _SUFFIXES.get(Path(file.path).suffix.lower())
-            if file.type != FileType.File or form is None:
-                continue
-            cut = {"csv": _cut_csv, "jsonl": _cut_lines, "parquet": _cut_parquet}[form]
-            for start, end, first_row, header in cut(system, file.path, piece_bytes):
-                pieces.append(Piece(f"{len(pieces):06d}", file.path, form, start, end, first_row, header))
-    except (OSError, ArrowException) as error:
-        raise TableError(f"{source} cannot be read: {error}") from error
-    if not pieces:
-        raise TableError(f"{source} holds no rows in files that end in {', '.join(_SUFFIXES)}")
-    return pieces
 
 
 def score_files(  # noqa: PLR0913 - one keyword for each choice that a user has
@@ -153,7 +99,7 @@ def score_files(  # noqa: PLR0913 - one keyword for each choice that a user has
 
     loaded = load_components(components)
     pieces = plan(source, piece_bytes=piece_bytes)
-    system, folder = _file_system(out)
+    system, folder = file_system(out)
     system.create_dir(folder, recursive=True)
     sha256 = hashlib.sha256(msgspec.json.encode(pieces)).hexdigest()
     _claim(system, folder, out, _Run(loaded.digest, sha256, form, tuple(keep)))
@@ -189,9 +135,9 @@ def count_files(source: str, components: Components) -> tuple[Counts, int]:
         raise TableError(f"{manifest.name} does not tell how its training rows were distributed")
     counts, refused = Counts(manifest.distribution), 0
     parser = components.parser(max_rows=_ROWS_AT_ONCE)
-    system, _ = _file_system(source)
+    system, _ = file_system(source)
     for piece in plan(source):
-        for some in _batches(_records(system, piece, manifest.selected_features)):
+        for some in _batches(records(system, piece, manifest.selected_features)):
             values, problems = _read_rows(parser, [record for _, record in some])
             refused += len(problems)
             if len(values):
@@ -243,16 +189,16 @@ def score_piece(  # noqa: PLR0913 - what a piece is, where it is, and how its an
     row's file and number, and all its problems.
     """
     manifest = components.manifest
-    system, _ = _file_system(source)
-    out_system, folder = _file_system(out)
+    system, _ = file_system(source)
+    out_system, folder = file_system(out)
     parser = components.parser(max_rows=_ROWS_AT_ONCE)
     columns = list(dict.fromkeys([*manifest.selected_features, *keep]))
     rows = scored = refused = 0
     with (
-        _answers_writer(form, out_system, f"{folder}/part-{piece.name}.{form}", _columns_of(components, keep)) as answers,
-        _LinesWriter(out_system, f"{folder}/_refused/{piece.name}.jsonl") as bad,
+        answers_writer(form, out_system, f"{folder}/part-{piece.name}.{form}", columns_of(components, keep)) as answers,
+        LinesWriter(out_system, f"{folder}/_refused/{piece.name}.jsonl") as bad,
     ):
-        for some in _batches(_records(system, piece, columns)):
+        for some in _batches(records(system, piece, columns)):
             values, problems = _read_rows(parser, [record for _, record in some])
             probabilities = components.scorer.score(components.encoder.encode(values)) if len(values) else None
             good = [one for index, one in enumerate(some) if index not in problems]
@@ -267,27 +213,12 @@ def score_piece(  # noqa: PLR0913 - what a piece is, where it is, and how its an
             scored += len(good)
             refused += len(problems)
     result = PieceResult(piece.name, rows, scored, refused)
-    _write_whole(out_system, f"{folder}/_done/{piece.name}.json", msgspec.json.encode(result))
+    write_whole(out_system, f"{folder}/_done/{piece.name}.json", msgspec.json.encode(result))
     return result
 
 
-def _columns_of(components: Components, keep: Sequence[str]) -> dict[str, str]:
-    """The columns of the answers, and what is in them: text, integer, number."""
-    classes = components.manifest.classes
-    probabilities = ["positiveclass"] if len(classes) == 2 else [str(label) for label in classes]
-    kinds = {bool: "boolean", int: "integer", float: "number"}
-    return {
-        "file": "text",
-        "row": "integer",
-        **dict.fromkeys(keep, "text"),
-        **{f"probability_{name}": "number" for name in probabilities},
-        "probability_predictedclass": "number",
-        "predicted_class": kinds.get(type(classes[0]), "text"),
-    }
-
-
 def _answers(
-    components: Components, piece: Piece, rows: Sequence[_Numbered], keep: Sequence[str], probabilities: Array
+    components: Components, piece: Piece, rows: Sequence[Numbered], keep: Sequence[str], probabilities: Array
 ) -> dict[str, list[Any]]:
     """By column."""
     manifest = components.manifest
@@ -302,10 +233,10 @@ def _answers(
         probabilities[np.arange(len(rows)), indices].tolist(),
         [manifest.classes[index] for index in indices.tolist()],
     ]
-    return dict(zip(_columns_of(components, keep), contents, strict=True))
+    return dict(zip(columns_of(components, keep), contents, strict=True))
 
 
-def _read_rows(parser: RowParser, records: Sequence[_Record]) -> tuple[Array, dict[int, list[dict[str, Any]]]]:
+def _read_rows(parser: RowParser, records: Sequence[Record]) -> tuple[Array, dict[int, list[dict[str, Any]]]]:
     """The values of the good rows, and what is wrong with the others by their position."""
     texts = [record if isinstance(record, bytes) else msgspec.json.encode(record) for record in records]
     try:
@@ -332,214 +263,9 @@ def _read_one(parser: RowParser, row: int, text: bytes) -> RowChunk:
     return chunk._replace(problems=[msgspec.structs.replace(problem, row=row) for problem in chunk.problems])
 
 
-def _batches(records: Iterator[_Numbered]) -> Iterator[list[_Numbered]]:
+def _batches(records: Iterator[Numbered]) -> Iterator[list[Numbered]]:
     while some := list(itertools.islice(records, _ROWS_AT_ONCE)):
         yield some
-
-
-def _records(system: Any, piece: Piece, columns: Sequence[str]) -> Iterator[_Numbered]:
-    """The rows of a piece with their numbers in the file, blank ones left out; of tables the given columns only."""
-    if piece.format == "parquet":
-        yield from _parquet_records(system, piece, columns)
-        return
-    with system.open_input_file(piece.path) as file:
-        file.seek(piece.start)
-        content = file.read(piece.end - piece.start)
-    if piece.format == "jsonl":
-        for number, line in enumerate(content.split(b"\n"), piece.first_row):
-            if line.strip():
-                yield number, line
-        return
-    places = [(name, piece.header.index(name)) for name in columns if name in piece.header]
-    # What is no UTF-8 becomes signs that are no number and no known level, rather than the end of all.
-    for number, cells in enumerate(csv.reader(io.StringIO(content.decode("utf-8", "replace"), newline="")), piece.first_row):
-        if len(cells) == len(piece.header):
-            yield number, {name: cells[place] for name, place in places}
-        elif cells:
-            yield number, msgspec.json.encode(f"{len(cells)} cells, the header has {len(piece.header)}")
-
-
-def _parquet_records(system: Any, piece: Piece, columns: Sequence[str]) -> Iterator[_Numbered]:
-    import pyarrow.parquet as pq
-
-    number = piece.first_row
-    with system.open_input_file(piece.path) as opened, pq.ParquetFile(opened) as file:
-        names = [name for name in columns if name in file.schema_arrow.names]
-        groups = list(range(piece.start, piece.end))
-        for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=groups, columns=names):
-            cells = [[_json_cell(cell) for cell in column.to_pylist()] for column in batch.columns]
-            for row in range(batch.num_rows):
-                yield number, {name: column[row] for name, column in zip(names, cells, strict=True)}
-                number += 1
-
-
-def _json_cell(value: Any) -> Any:
-    """A typed value as JSON has it; one that JSON cannot have as a text that no number is."""
-    if value is None or isinstance(value, (str, bool, int)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None if math.isnan(value) else str(value)
-    try:
-        return cell_text(value)
-    except TypeError as error:
-        return [str(error)]
-
-
-def _cut_csv(system: Any, path: str, piece_bytes: int) -> Iterator[_Cut]:
-    with system.open_input_file(path) as file:
-        head = file.read(_HEADER_BYTES)
-    ends, _ = _record_ends(head, is_quoted=True)
-    start = int(ends[0]) + 1 if len(ends) else len(head)
-    names = tuple(next(csv.reader(io.StringIO(head[:start].decode("utf-8-sig"), newline="")), ()))
-    for begin, end, first_row in _cut_text(system, path, start, piece_bytes, is_quoted=True):
-        yield begin, end, first_row, names
-
-
-def _cut_lines(system: Any, path: str, piece_bytes: int) -> Iterator[_Cut]:
-    for begin, end, first_row in _cut_text(system, path, 0, piece_bytes, is_quoted=False):
-        yield begin, end, first_row, ()
-
-
-def _cut_parquet(system: Any, path: str, piece_bytes: int) -> Iterator[_Cut]:
-    import pyarrow.parquet as pq
-
-    with system.open_input_file(path) as opened, pq.ParquetFile(opened) as file:
-        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-    start = first_row = held = rows = 0
-    for number, group in enumerate(groups):
-        held += group.total_byte_size
-        rows += group.num_rows
-        if held >= piece_bytes or number == len(groups) - 1:
-            yield start, number + 1, first_row, ()
-            start, first_row, held, rows = number + 1, first_row + rows, 0, 0
-
-
-def _cut_text(system: Any, path: str, start: int, piece_bytes: int, *, is_quoted: bool) -> Iterator[tuple[int, int, int]]:
-    """Start, end and the number of the first record of pieces that end where a record does, of about the given size."""
-    with system.open_input_file(path) as file:
-        size = file.size()
-        file.seek(start)
-        begin = at = start
-        first_row = rows = 0
-        is_open = False  # within quotes
-        while at < size:
-            content = file.read(piece_bytes)
-            if not content:
-                break
-            ends, is_open = _record_ends(content, is_quoted=is_quoted, is_open=is_open)
-            if len(ends):
-                end = at + int(ends[-1]) + 1
-                yield begin, end, first_row
-                begin, first_row, rows = end, first_row + rows + len(ends), 0
-            at += len(content)
-        if begin < size:
-            yield begin, size, first_row
-
-
-def _record_ends(content: bytes, *, is_quoted: bool, is_open: bool = False) -> tuple[NDArray[np.intp], bool]:
-    """Where lines end that are not within quotes, and whether the content ends within some."""
-    signs = np.frombuffer(content, dtype=np.uint8)
-    is_end = signs == ord("\n")
-    if is_quoted:
-        quotes = np.cumsum(signs == ord('"'), dtype=np.uint8) + np.uint8(is_open)  # wraps around, but stays odd or even
-        is_end &= quotes % 2 == 0
-        is_open = bool(quotes[-1] % 2) if len(quotes) else is_open
-    return np.flatnonzero(is_end), is_open
-
-
-class _LinesWriter:
-    """JSON lines into a file that is there once the block has ended well, and then only if something was written."""
-
-    def __init__(self, system: Any, path: str) -> None:
-        self._system, self._path = system, path
-        self._lines = io.BytesIO()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and self._lines.tell():
-            _write_whole(self._system, self._path, self._lines.getvalue())
-
-    def write(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Adds rows."""
-        for row in rows:
-            self._lines.write(msgspec.json.encode(row) + b"\n")
-
-
-class _TextWriter(_LinesWriter):
-    """Answers as JSON lines or CSV."""
-
-    def __init__(self, system: Any, path: str, columns: Mapping[str, str], *, is_csv: bool) -> None:
-        super().__init__(system, path)
-        self._is_csv = is_csv
-        if is_csv:
-            self._write_csv([tuple(columns)])
-
-    def write_columns(self, columns: Mapping[str, Sequence[Any]]) -> None:
-        """Adds rows, given by column."""
-        rows = zip(*columns.values(), strict=True)
-        if self._is_csv:
-            self._write_csv(rows)
-        else:
-            self.write(dict(zip(columns, row, strict=True)) for row in rows)
-
-    def _write_csv(self, rows: Iterable[Sequence[Any]]) -> None:
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        self._lines.write(text.getvalue().encode())
-
-
-class _ParquetWriter:
-    """Answers as Parquet."""
-
-    def __init__(self, system: Any, path: str, columns: Mapping[str, str]) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        types = {"text": pa.string(), "integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}
-        self._schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
-        self._table = pa.table
-        self._system, self._path = system, path
-        self._content = io.BytesIO()
-        self._writer = pq.ParquetWriter(self._content, self._schema)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._writer.close()
-        if kind is None:
-            _write_whole(self._system, self._path, self._content.getvalue())
-
-    def write_columns(self, columns: Mapping[str, Sequence[Any]]) -> None:
-        """Adds rows, given by column."""
-        self._writer.write_table(self._table(dict(columns), schema=self._schema))
-
-
-def _answers_writer(form: Format, system: Any, path: str, columns: Mapping[str, str]) -> _ParquetWriter | _TextWriter:
-    if form == "parquet":
-        return _ParquetWriter(system, path, columns)
-    return _TextWriter(system, path, columns, is_csv=form == "csv")
-
-
-def _file_system(path: str) -> tuple[Any, str]:
-    """Where a path is, and its name there."""
-    from pyarrow.fs import FileSystem, LocalFileSystem
-
-    if "://" in path:
-        system, name = FileSystem.from_uri(path)
-        return system, name
-    return LocalFileSystem(), str(Path(path).resolve())
-
-
-def _write_whole(system: Any, path: str, content: bytes) -> None:
-    """A file that appears at once: two workers with the same piece write the same."""
-    system.create_dir(path.rpartition("/")[0], recursive=True)
-    scratch = f"{path}.{os.getpid()}"
-    with system.open_output_stream(scratch) as file:
-        file.write(content)
-    system.move(scratch, path)
 
 
 def _claim(system: Any, folder: str, out: str, run: _Run) -> None:
@@ -558,7 +284,7 @@ def _claim(system: Any, folder: str, out: str, run: _Run) -> None:
     elif system.get_file_info(FileSelector(folder)):
         raise TableError(f"{out} holds something else than answers; name a new folder")
     else:
-        _write_whole(system, path, msgspec.json.encode(run))
+        write_whole(system, path, msgspec.json.encode(run))
 
 
 def _finished(system: Any, folder: str) -> dict[str, PieceResult]:

@@ -8,7 +8,7 @@ The rows that the model is fitted on tell what a column is; an empty cell is nul
 - It is left out if its cells say nothing: fewer than two different ones.
 - It is boolean if its cells are true and false, yes and no, or t and f, in any case.
 - It is numeric, money or percent if each of its cells is a number by that grammar; but left out as an identifier if its cells
-  are whole numbers that number the rows: all different, without a gap.
+  are whole numbers that number the rows: all different, with no more gaps than the rows leave that are held back.
 - It is a date if each of its cells is one, by ISO 8601.
 - It is refused if nearly all of its cells are one of these: more likely than not, the few others are mistakes.
 - It is left out as an identifier if it is text that is different in each row, or of more than 100 different values.

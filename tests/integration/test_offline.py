@@ -16,7 +16,7 @@ from scoring import score
 
 from serve_app.components import Components, save_components
 from serve_app.config import PROJECT_ROOT
-from serve_app.offline import plan
+from serve_app.pieces import plan
 from serve_app.training import train
 
 MEMORY_BYTES = 64 * 1024 * 1024
@@ -25,7 +25,8 @@ SCORE_WITH_LITTLE_MEMORY = """
 import re, resource, sys
 from pathlib import Path
 from serve_app.components import load_components
-from serve_app.offline import plan, score_piece
+from serve_app.offline import score_piece
+from serve_app.pieces import plan
 
 components, small, large, out, memory = sys.argv[1:]
 loaded = load_components(Path(components))

@@ -19,7 +19,8 @@ from sklearn.metrics import roc_auc_score
 
 from serve_app.components import Components, save_components
 from serve_app.methods import Method
-from serve_app.offline import plan, score_piece
+from serve_app.offline import score_piece
+from serve_app.pieces import plan
 from serve_app.training import TrainingReport, train
 
 MODELS: dict[str, tuple[str, Method]] = {

@@ -15,10 +15,11 @@ import pytest
 from own_tables import mixed_table, rows_of, write_csv
 from scoring import score
 
-from serve_app import offline
+from serve_app import answer_files, offline
 from serve_app.components import Components, save_components
 from serve_app.errors import TableError
-from serve_app.offline import Piece, plan, score_piece
+from serve_app.offline import score_piece
+from serve_app.pieces import Piece, file_system, plan, records
 from serve_app.training import train
 
 
@@ -129,13 +130,13 @@ def test_a_csv_file_is_cut_where_rows_end_and_not_within_quotes(tmp_path: Path, 
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["x", "y\nz", "n"], *rows])
     pieces = plan(str(path), piece_bytes=piece_bytes)
-    found = [(number, row) for piece in pieces for number, row in offline._records(*opened(piece, ["x", "y\nz", "n"]))]
+    found = [(number, row) for piece in pieces for number, row in records(*opened(piece, ["x", "y\nz", "n"]))]
     assert [number for number, _ in found] == list(range(21))
     assert [list(row.values()) for _, row in found if isinstance(row, dict)] == rows
 
 
 def opened(piece: Piece, columns: list[str]) -> tuple[Any, Piece, list[str]]:
-    return offline._file_system(piece.path)[0], piece, columns
+    return file_system(piece.path)[0], piece, columns
 
 
 def test_typed_cells_of_parquet_are_read_as_json_has_them(tmp_path: Path, mixed: Components) -> None:
@@ -181,7 +182,7 @@ def test_what_cannot_be_scored_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_a_folder_of_other_files_or_another_run_is_left_alone(tmp_path: Path) -> None:
-    system, folder = offline._file_system(str(tmp_path))
+    system, folder = file_system(str(tmp_path))
     (tmp_path / "mine.txt").write_text("mine")
     run = offline._Run("digest", "sha", "csv", ())
     with pytest.raises(TableError, match="holds something else than answers"):
@@ -199,16 +200,17 @@ def test_the_book_keeping_of_a_piece_is_written_last(
     source = write(tmp_path / "rows.csv", mixed_table(10))
     (piece,) = plan(str(source))
     written: list[str] = []
-    whole = offline._write_whole
+    whole = answer_files.write_whole
 
     def write_whole(system: Any, path: str, content: bytes) -> None:
         written.append(path)
         whole(system, path, content)
 
-    monkeypatch.setattr(offline, "_write_whole", write_whole)
+    for module in (offline, answer_files):
+        monkeypatch.setattr(module, "write_whole", write_whole)
     score_piece(piece, str(source), str(tmp_path / "out"), mixed, form="csv", keep=())
     assert [Path(path).parent.name for path in written] == ["out", "_done"]
-    system, folder = offline._file_system(str(tmp_path / "out"))
+    system, folder = file_system(str(tmp_path / "out"))
     assert offline._finished(system, folder)["000000"].rows == 10
 
 
