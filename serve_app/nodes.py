@@ -20,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -30,7 +31,17 @@ import psutil
 from serve_app import front
 from serve_app.errors import PortInUseError, ServeAppError, SettingsError
 
-__all__ = ["StartError", "address", "check_port", "join", "running", "set_environment", "start_alone", "start_head"]
+__all__ = [
+    "StartError",
+    "address",
+    "check_port",
+    "join",
+    "prepare_to_connect",
+    "running",
+    "set_environment",
+    "start_alone",
+    "start_head",
+]
 
 _CLUSTER_PORT = 6379
 _METRICS_PORT = 8080  # of each node of a cluster, for Prometheus
@@ -192,6 +203,23 @@ def start_head(node_host: str | None, metrics_port: int | None = None) -> str:
     context = ray.init(address="auto", namespace="serve", log_to_driver=False, logging_level="error")
     _on_stop_signals(_raise_stop_signal)
     return str(context.dashboard_url)
+
+
+def prepare_to_connect(address: str) -> str:
+    """Sets the environment for a connection to a cluster that runs, before Ray is imported; the cluster's address.
+
+    Args:
+        address: ``auto`` is the cluster that was started last on this machine.
+    """
+    if address == "auto":
+        with contextlib.suppress(OSError):
+            address = Path(tempfile.gettempdir(), "ray", "ray_current_cluster").read_text(encoding="utf-8").strip()
+    if address.startswith("127."):
+        os.environ[_CLUSTERS] = "0"  # otherwise Ray takes the machine's other address, where nobody listens
+    os.environ.setdefault(
+        "RAY_AUTH_MODE", "token"
+    )  # without it Ray looks for a token only where it finds the cluster by itself
+    return address
 
 
 def address() -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ import msgspec
 from serve_app.components import Components, load_components, trust_of
 from serve_app.config import Settings, load_settings
 from serve_app.errors import ServeAppError
+from serve_app.nodes import prepare_to_connect
 from serve_app.provenance import Trust
 from serve_app.rollout import ModelReference, Rollout, Trial, read_rollout
 
@@ -215,12 +215,11 @@ class _Service:
 
 @contextlib.contextmanager
 def _connected(address: str) -> Iterator[_Service]:
-    if address != "auto":
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray looks for a token by itself only where it finds the cluster, too
+    address = prepare_to_connect(address)
     import ray
     from ray import serve  # noqa: F401 - it sets its logger up when it is imported
 
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    logging.getLogger("ray.serve").setLevel(logging.CRITICAL)  # what matters is raised
     try:
         context = ray.init(address=address, namespace="serve", log_to_driver=False, logging_level="error")
     except (ConnectionError, RuntimeError, ValueError) as error:
