@@ -51,11 +51,12 @@ _STOP_TIMEOUT_S = 10
 _DISPLACED_TIMEOUT_S = 5
 _ADMIN_TIMEOUT_S = 5
 _DRAIN_REQUEST_TIMEOUT_S = 10
-_REPLICA_PORTS = range(20_000, 32_000, 200)  # blocks of 200, all below the ports that Linux gives to clients
+_PORTS = range(20_000, 32_000, 200)  # blocks of 200, all below the ports that Linux gives to clients
 _STACK_TRACE = re.compile(r"\) \[0x[0-9a-f]+\]|StackTrace")
 _FRONT = Path(front.__file__).resolve()
 _CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _HAPROXY_BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
+_MIN_PORT, _MAX_PORT = (f"RAY_SERVE_DIRECT_INGRESS_{bound}_HTTP_PORT" for bound in ("MIN", "MAX"))  # of replicas
 _HAPROXY_PORTS = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
 
 
@@ -94,14 +95,12 @@ def set_environment(path: Path) -> tuple[str, ...]:
         notes.append("HAProxy does not come with Ray on this system: Ray Serve's own proxy answers, more slowly.")
     else:
         _put_front_before(Path(haproxy.origin).parent / "bin" / "haproxy")
-    for name in _HAPROXY_PORTS:
-        # Nobody calls them, and with Ray's fixed defaults two services on one machine would take them from each other.
-        os.environ.setdefault(name, str(_free_port()))
-    # Replicas bind their HTTP ports with SO_REUSEPORT, from 30000 on: two services on one machine would share the ports, and
-    # each would get some of the other's requests.
-    first, last = _replica_ports()
-    os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", str(first))
-    os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT", str(last))
+    # With Ray's fixed ports two services on one machine would take them from each other, or, where they are bound with
+    # SO_REUSEPORT, share them and get some of each other's requests.
+    first, last = _block_of_ports()
+    ports = {_MIN_PORT: first, _MAX_PORT: last - 3, **dict(zip(_HAPROXY_PORTS, (last - 1, last), strict=True))}
+    for name, port in ports.items():
+        os.environ.setdefault(name, str(port))
     return tuple(notes)
 
 
@@ -158,9 +157,8 @@ def start_alone(metrics_port: int | None = None) -> str:
     """
     # On systems where Ray makes no clusters, all its ports are on loopback. Here there is to be none either.
     os.environ[_CLUSTERS] = "0"
-    # Ray Serve's proxy for when there is no replica yet has a fixed port that several services on one machine share: they
-    # would answer for each other.
-    os.environ.setdefault("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", str(_free_port()))
+    # Ray Serve's proxy for when there is no replica; in a cluster each node has to know that of the head.
+    os.environ.setdefault("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", str(int(os.environ[_MAX_PORT]) + 1))
     os.environ.setdefault("SERVE_SOCKET_REUSE_PORT_ENABLED", "0")
     _make_token()
     import ray
@@ -270,21 +268,15 @@ def _adopt_orphans() -> None:
         prctl(set_child_subreaper, 1, 0, 0, 0)
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("", 0))
-        return int(listener.getsockname()[1])
-
-
-def _replica_ports() -> tuple[int, int]:
+def _block_of_ports() -> tuple[int, int]:
     """First and last of a block of ports of which none is taken, drawn so that services that start at once differ."""
-    starts = list(_REPLICA_PORTS)
+    starts = list(_PORTS)
     secrets.SystemRandom().shuffle(starts)
     for first in starts:
-        ports = (first, first + _REPLICA_PORTS.step - 1)
+        ports = (first, first + _PORTS.step - 1)
         if all(_is_free(port) for port in range(ports[0], ports[1] + 1)):
             return ports
-    raise StartError(f"no {_REPLICA_PORTS.step} ports in a row are free for the replicas")
+    raise StartError(f"no {_PORTS.step} ports in a row are free")
 
 
 def _is_free(port: int) -> bool:

@@ -46,16 +46,16 @@ def test_replicas_get_a_block_of_ports_of_which_another_service_has_none(environ
     names = [f"RAY_SERVE_DIRECT_INGRESS_{bound}_HTTP_PORT" for bound in ("MIN", "MAX")]
     for name in names:
         os.environ.pop(name, None)
-    environment.setattr(nodes, "_REPLICA_PORTS", range(20_000, 20_020, 10))
+    environment.setattr(nodes, "_PORTS", range(20_000, 20_020, 10))
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as a replica does
         taken.bind(("0.0.0.0", 20_003))  # noqa: S104 - a test
         taken.listen()
         nodes.set_environment(PROJECT_ROOT / "config" / "serve.env")
-        assert [os.environ[name] for name in names] == ["20010", "20019"]
-        environment.setattr(nodes, "_REPLICA_PORTS", range(20_000, 20_010, 10))
+        assert [os.environ[name] for name in names] == ["20010", "20016"]
+        environment.setattr(nodes, "_PORTS", range(20_000, 20_010, 10))
         with pytest.raises(nodes.StartError, match="no 10 ports"):
-            nodes._replica_ports()
+            nodes._block_of_ports()
 
 
 def test_an_address_that_cannot_be_bound_is_said_so() -> None:
