@@ -214,9 +214,8 @@ def prepare_to_connect(address: str) -> str:
             address = Path(tempfile.gettempdir(), "ray", "ray_current_cluster").read_text(encoding="utf-8").strip()
     if address.startswith("127."):
         os.environ[_CLUSTERS] = "0"  # otherwise Ray takes the machine's other address, where nobody listens
-    os.environ.setdefault(
-        "RAY_AUTH_MODE", "token"
-    )  # without it Ray looks for a token only where it finds the cluster by itself
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray looks for a token by itself only where it finds the cluster, too
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # Ray Serve's threads would start a Ray of their own once this one is shut down
     return address
 
 
