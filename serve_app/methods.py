@@ -26,15 +26,16 @@ from serve_app.components import numeric_fits
 from serve_app.features import FeatureEncoder, NumericFit
 from serve_app.model import compile_scorer
 from serve_app.schema import Feature, Schema
+from serve_app.values import excerpt
 
-__all__ = ["METHODS", "Fitted", "Method", "NoSignalError"]
+__all__ = ["METHODS", "Fitted", "Method", "UnfitTableError"]
 
 Array = NDArray[np.float64]
 Method = Literal["two-stage", "logit", "trees"]
 
 
-class NoSignalError(ValueError):
-    """No feature tells the classes apart."""
+class UnfitTableError(ValueError):
+    """No model can be fitted; says why, in words that follow the table's name."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def _fit_two_stage(schema: Schema, values: Array, classes: NDArray[Any], seed: i
     matrix = encoder.encode(values)
     strongest = _select_strongest(matrix, classes, seed)[:selected]
     if not strongest:
-        raise NoSignalError
+        raise UnfitTableError("no column tells the classes apart")
     features = tuple(encoder.features[index] for index in strongest)
     fits = numeric_fits(schema.numeric, imputer, scaler) if schema.numeric else {}
     matrix = np.ascontiguousarray(matrix[:, strongest])
@@ -95,7 +96,7 @@ METHODS: MappingProxyType[Method, FitFunction] = MappingProxyType(
 """The functions that fit, by name.
 
 Each takes the schema, values of shape (rows, columns of the schema), the class of each row, the seed of everything random and
-the most features that a method which selects some may select. Raises NoSignalError where it finds none.
+the most features that a method which selects some may select. Raises UnfitTableError where that cannot be.
 """
 
 
@@ -130,9 +131,19 @@ def _select_strongest(matrix: Array, classes: NDArray[Any], seed: int) -> list[i
 def _fit(estimator: Any, features: Sequence[Feature], matrix: Array, classes: NDArray[Any]) -> Any:
     import pandas as pd
 
+    _check_names(features)
     with _unconverged_is_fine():
         # Where the features separate the classes no coefficient is large enough; the standard errors tell.
         return estimator.fit(pd.DataFrame(matrix, columns=[feature.name for feature in features]), classes)
+
+
+def _check_names(features: Sequence[Feature]) -> None:
+    by_name: dict[str, Feature] = {}
+    for feature in features:
+        other = by_name.setdefault(feature.name, feature)
+        if other != feature:
+            columns = f"{excerpt(other.column)} and {excerpt(feature.column)}"
+            raise UnfitTableError(f"the columns {columns} both make a feature {excerpt(feature.name)}; rename one")
 
 
 def _logistic_regression(**options: Any) -> Any:

@@ -29,7 +29,7 @@ from serve_app.answer_files import LinesWriter, answers_writer, columns_of, writ
 from serve_app.batching import concatenate
 from serve_app.components import Components, load_components
 from serve_app.drift import Counts, scores_of
-from serve_app.errors import FieldProblem, NotRowsError, RequestError, TableError
+from serve_app.errors import FieldProblem, MalformedJSONError, RequestError, TableError
 from serve_app.model import predicted_class_indices
 from serve_app.pieces import PIECE_BYTES, Format, Numbered, Piece, Record, file_system, plan, records
 from serve_app.rows import RowChunk, RowParser
@@ -255,11 +255,12 @@ def _read_rows(parser: RowParser, records: Sequence[Record]) -> tuple[Array, dic
 
 def _read_one(parser: RowParser, row: int, text: bytes) -> RowChunk:
     try:
-        if text.lstrip()[:1] == b"[":
-            raise NotRowsError("an array")
-        (chunk,) = parser.chunks(text)
+        chunks = list(parser.chunks(b"[" + text + b"]"))
+        if sum(chunk.rows for chunk in chunks) != 1:
+            raise MalformedJSONError("a line is one value", 0)
     except RequestError as error:
         return RowChunk(np.empty((0, len(parser.columns))), 1, (FieldProblem(row, None, error.code, str(error)),), ())
+    (chunk,) = chunks
     return chunk._replace(problems=[msgspec.structs.replace(problem, row=row) for problem in chunk.problems])
 
 

@@ -162,17 +162,17 @@ def _cut_text(system: Any, path: str, start: int, piece_bytes: int, *, is_quoted
         size = file.size()
         file.seek(start)
         begin = at = start
-        first_row = rows = 0
+        first_row = 0
         is_open = False  # within quotes
         while at < size:
             content = file.read(piece_bytes)
             if not content:
                 break
             ends, is_open = _record_ends(content, is_quoted=is_quoted, is_open=is_open)
-            if len(ends):
+            if len(ends) and at + len(content) < size:  # the rest of the file is one piece, with or without a line end
                 end = at + int(ends[-1]) + 1
                 yield begin, end, first_row
-                begin, first_row, rows = end, first_row + rows + len(ends), 0
+                begin, first_row = end, first_row + len(ends)
             at += len(content)
         if begin < size:
             yield begin, size, first_row

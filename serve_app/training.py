@@ -23,7 +23,7 @@ from serve_app import drift
 from serve_app.components import Draft, Manifest
 from serve_app.errors import SettingsError
 from serve_app.evaluation import ThresholdRule, choose_threshold, leaking_columns, measure
-from serve_app.methods import METHODS, Fitted, Method, NoSignalError
+from serve_app.methods import METHODS, Fitted, Method, UnfitTableError
 from serve_app.schema import Feature, Schema, UnknownPolicy, selected_columns
 from serve_app.tables import Correction, Table, infer_schema, is_null, read_column, read_table
 from serve_app.values import excerpt
@@ -184,11 +184,10 @@ def train(  # noqa: PLR0913 - one keyword for each choice that a user has
     def fit(rows: NDArray[np.intp]) -> Fitted:
         try:
             return METHODS[chosen](schema, values[rows], labels[rows], seed, selected)
-        except NoSignalError:
-            raise table.error("no column tells the classes apart") from None
+        except UnfitTableError as error:
+            raise table.error(str(error)) from None
 
     model = fit(fitted)
-    _check_features(table, model.features)
     if rule.rule != "fixed":
         folds = max(folds, 2) if folds else _DEFAULT_FOLDS
     out_of_fold = _cross_predict(fit, values, known.rows, fitted, folds, seed) if folds else None
@@ -342,15 +341,6 @@ def _coefficients(
 def _shares(classes: NDArray[np.intp], count: int) -> list[float]:
     shares: list[float] = (np.bincount(classes, minlength=count) / len(classes)).tolist()
     return shares
-
-
-def _check_features(table: Table, features: Sequence[Feature]) -> None:
-    by_name: dict[str, Feature] = {}
-    for feature in features:
-        other = by_name.setdefault(feature.name, feature)
-        if other != feature:
-            columns = f"{excerpt(other.column)} and {excerpt(feature.column)}"
-            raise table.error(f"the columns {columns} both make a feature {excerpt(feature.name)}; rename one")
 
 
 def _standard_errors(matrix: NDArray[np.float64], probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -70,7 +70,9 @@ def test_files_are_scored_as_requests_are_and_a_run_goes_on_where_it_was(
     assert [row["customer"] for row in answers] == table["customer"]
     expected = score(components, rows)[:, 1]
     assert np.array_equal([row["probability_positiveclass"] for row in answers], expected)
-    (refused,) = [json.loads(line) for path in (tmp_path / "out" / "_refused").iterdir() for line in path.open()]
+    (refused,) = [
+        json.loads(line) for path in (tmp_path / "out" / "_refused").iterdir() for line in path.read_text().splitlines()
+    ]
     assert (Path(refused["file"]).name, refused["row"], refused["problems"][0]["code"]) == ("b.jsonl", 1000, "not_a_number")
 
     # As if it had been stopped before the second piece was done.

@@ -111,7 +111,7 @@ def test_bad_rows_go_to_a_file_of_their_own_with_reasons_and_nothing_is_lost(tmp
     assert [answer["row"] for answer in answers] == [0, 5]
     assert [row["row"] for row in refused] == [2, 3, 4, 6, 7, 8]
     codes = [row["problems"][0]["code"] for row in refused]
-    assert codes == ["not_a_number", "not_rows", "malformed_json", "malformed_json", "not_rows", "not_an_object"]
+    assert codes == ["not_a_number", "not_an_object", "malformed_json", "malformed_json", "not_an_object", "not_an_object"]
     assert len(refused[0]["problems"]) == len(mixed.manifest.selected_features)
 
 
