@@ -51,13 +51,17 @@ _STOP_TIMEOUT_S = 10
 _DISPLACED_TIMEOUT_S = 5
 _ADMIN_TIMEOUT_S = 5
 _DRAIN_REQUEST_TIMEOUT_S = 10
-_PORTS = range(20_000, 32_000, 200)  # blocks of 200, all below the ports that Linux gives to clients
+_PORT_BLOCKS = range(20_000, 32_000, 200)  # above the ports that Ray gives to workers, below those that Linux gives to anyone
 _STACK_TRACE = re.compile(r"\) \[0x[0-9a-f]+\]|StackTrace")
+_PORTS = (
+    "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT",
+    "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT",
+    "RAY_SERVE_HAPROXY_STATS_PORT",
+    "RAY_SERVE_HAPROXY_METRICS_PORT",
+)
 _FRONT = Path(front.__file__).resolve()
 _CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _HAPROXY_BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
-_MIN_PORT, _MAX_PORT = (f"RAY_SERVE_DIRECT_INGRESS_{bound}_HTTP_PORT" for bound in ("MIN", "MAX"))  # of replicas
-_HAPROXY_PORTS = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
 
 
 class StartError(ServeAppError):
@@ -82,7 +86,7 @@ def set_environment(path: Path) -> tuple[str, ...]:
         Sentences worth telling whoever started the service.
 
     Raises:
-        StartError: there are no ports left for the replicas.
+        StartError: there are no ports left for replicas and HAProxy.
     """
     notes = []
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -95,11 +99,10 @@ def set_environment(path: Path) -> tuple[str, ...]:
         notes.append("HAProxy does not come with Ray on this system: Ray Serve's own proxy answers, more slowly.")
     else:
         _put_front_before(Path(haproxy.origin).parent / "bin" / "haproxy")
-    # With Ray's fixed ports two services on one machine would take them from each other, or, where they are bound with
-    # SO_REUSEPORT, share them and get some of each other's requests.
-    first, last = _block_of_ports()
-    ports = {_MIN_PORT: first, _MAX_PORT: last - 3, **dict(zip(_HAPROXY_PORTS, (last - 1, last), strict=True))}
-    for name, port in ports.items():
+    # With Ray's fixed defaults, two services on one machine would take HAProxy's side ports from each other. Replicas bind
+    # their HTTP ports with SO_REUSEPORT: two services would share them, and each get some of the other's requests.
+    ports = _free_ports()
+    for name, port in zip(_PORTS, (ports[0], ports[-3], ports[-2], ports[-1]), strict=True):
         os.environ.setdefault(name, str(port))
     return tuple(notes)
 
@@ -158,7 +161,7 @@ def start_alone(metrics_port: int | None = None) -> str:
     # On systems where Ray makes no clusters, all its ports are on loopback. Here there is to be none either.
     os.environ[_CLUSTERS] = "0"
     # Ray Serve's proxy for when there is no replica; in a cluster each node has to know that of the head.
-    os.environ.setdefault("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", str(int(os.environ[_MAX_PORT]) + 1))
+    os.environ.setdefault("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", os.environ[_PORTS[1]])  # replicas stay below it
     os.environ.setdefault("SERVE_SOCKET_REUSE_PORT_ENABLED", "0")
     _make_token()
     import ray
@@ -267,15 +270,15 @@ def _adopt_orphans() -> None:
         prctl(set_child_subreaper, 1, 0, 0, 0)
 
 
-def _block_of_ports() -> tuple[int, int]:
-    """First and last of a block of ports of which none is taken, drawn so that services that start at once differ."""
-    starts = list(_PORTS)
+def _free_ports() -> range:
+    """A block of ports of which none is taken, drawn so that services that start at once differ."""
+    starts = list(_PORT_BLOCKS)
     secrets.SystemRandom().shuffle(starts)
-    for first in starts:
-        ports = (first, first + _PORTS.step - 1)
-        if all(_is_free(port) for port in range(ports[0], ports[1] + 1)):
-            return ports
-    raise StartError(f"no {_PORTS.step} ports in a row are free")
+    for start in starts:
+        block = range(start, start + _PORT_BLOCKS.step)
+        if all(map(_is_free, block)):
+            return block
+    raise StartError(f"no {_PORT_BLOCKS.step} ports in a row are free")
 
 
 def _is_free(port: int) -> bool:

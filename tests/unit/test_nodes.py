@@ -33,29 +33,28 @@ def test_the_environment_file_is_read_and_what_is_set_already_stays(tmp_path: Pa
 
 
 def test_haproxys_side_ports_are_two_free_ones(environment: pytest.MonkeyPatch) -> None:
-    for name in nodes._HAPROXY_PORTS:
+    for name in nodes._PORTS[2:]:
         os.environ.pop(name, None)
     nodes.set_environment(PROJECT_ROOT / "config" / "serve.env")
-    ports = {int(os.environ[name]) for name in nodes._HAPROXY_PORTS}
+    ports = {int(os.environ[name]) for name in nodes._PORTS[2:]}
     assert len(ports) == 2
     for port in ports:
         nodes.check_port("127.0.0.1", port)
 
 
 def test_replicas_get_a_block_of_ports_of_which_another_service_has_none(environment: pytest.MonkeyPatch) -> None:
-    names = [f"RAY_SERVE_DIRECT_INGRESS_{bound}_HTTP_PORT" for bound in ("MIN", "MAX")]
-    for name in names:
+    for name in nodes._PORTS:
         os.environ.pop(name, None)
-    environment.setattr(nodes, "_PORTS", range(20_000, 20_020, 10))
+    environment.setattr(nodes, "_PORT_BLOCKS", range(20_000, 20_020, 10))
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as a replica does
         taken.bind(("0.0.0.0", 20_003))  # noqa: S104 - a test
         taken.listen()
         nodes.set_environment(PROJECT_ROOT / "config" / "serve.env")
-        assert [os.environ[name] for name in names] == ["20010", "20016"]
-        environment.setattr(nodes, "_PORTS", range(20_000, 20_010, 10))
+        assert [os.environ[name] for name in nodes._PORTS] == ["20010", "20017", "20018", "20019"]
+        environment.setattr(nodes, "_PORT_BLOCKS", range(20_000, 20_010, 10))
         with pytest.raises(nodes.StartError, match="no 10 ports"):
-            nodes._block_of_ports()
+            nodes._free_ports()
 
 
 def test_an_address_that_cannot_be_bound_is_said_so() -> None:
