@@ -31,8 +31,14 @@ def running(*options: str) -> Iterator[tuple[str, str]]:
     """Name and URL of a container of the image that is healthy."""
     port, name = free_port(), f"{IMAGE}-test-{free_port()}"
     docker("run", "-d", "--name", name, "-p", f"127.0.0.1:{port}:1313", *options, IMAGE)
+
+    def is_healthy() -> bool:
+        state = inspect(name)["State"]
+        assert state["Running"], docker("logs", name)
+        return bool(state["Health"]["Status"] == "healthy")
+
     try:
-        wait_until(lambda: inspect(name)["State"]["Health"]["Status"] == "healthy", "a healthy container", 180)
+        wait_until(is_healthy, "a healthy container", 180)
         yield name, f"http://127.0.0.1:{port}"
     finally:
         docker("rm", "-f", "-v", name)
