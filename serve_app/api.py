@@ -26,6 +26,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from serve_app import keys
+from serve_app.admission import Admission, Held
 from serve_app.compression import Inflater
 from serve_app.config import Limits, Settings, resolve_path
 from serve_app.errors import (
@@ -38,6 +39,7 @@ from serve_app.errors import (
     KeysError,
     MalformedGzipError,
     MalformedJSONError,
+    OverloadedError,
     RequestError,
     ScoringError,
     TooManyRequestsError,
@@ -78,6 +80,7 @@ class Service(Protocol):
     """What stands behind HTTP: a Preprocessor."""
 
     settings: Settings
+    admission: Admission
 
     @property
     def serving(self) -> Pipeline:
@@ -117,9 +120,10 @@ def build_http_app(service: Service) -> ASGIApp:
 
     async def predict(scope: Scope, receive: Receive, send: Send) -> None:
         pipeline = service.serving
+        held = Held(service.admission)
         try:
             report, explain = _options(scope)
-            body = await _read_body(scope, receive, limits)
+            body = await _read_body(scope, receive, limits, held)
             pipeline = service.choose()  # only now: a version may change while a body arrives
             async with asyncio.timeout(limits.score_timeout_s):
                 pieces = await service.predict(body, report_bad_rows=report, explain=explain, pipeline=pipeline)
@@ -129,6 +133,8 @@ def build_http_app(service: Service) -> ASGIApp:
             status, headers, pieces = _error_response(scope, error)
             await _respond(send, status, [*headers, _version_header(pipeline)], pieces)
             return
+        finally:
+            held.give_back()
         await _respond(send, 200, [_JSON, _version_header(pipeline)], pieces, limits.send_timeout_s)
 
     rest = _rest(service)
@@ -265,13 +271,14 @@ async def _drift_response(service: Service) -> Response:
     return _json_response(msgspec.json.encode({"model": manifest.name, "version": manifest.version, **found}))
 
 
-async def _read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes | bytearray:
+async def _read_body(scope: Scope, receive: Receive, limits: Limits, held: Held) -> bytes | bytearray:
     """The body, inflated, as long as it is neither too large nor too slow; what is beyond the limit is never held.
 
     Raises:
         BodyTooLargeError: it is, or says that it will be.
         BodyTooSlowError: it is.
         MalformedGzipError: it should be gzip, and is not.
+        OverloadedError: there is no room for it beside other requests.
         _ClientGoneError: the client disconnected.
     """
     is_gzip = False
@@ -294,6 +301,7 @@ async def _read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes | 
                 if more_body:
                     timeout.reschedule(min(now() + limits.idle_timeout_s, end))
                 part = message.get("body", b"")
+                held.grow(len(part))
                 if body:
                     body += part
                 else:
@@ -302,7 +310,7 @@ async def _read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes | 
                     raise BodyTooLargeError(limits.max_body_bytes)
     except TimeoutError:
         raise BodyTooSlowError from None
-    return await _inflated(body, limits) if is_gzip else body
+    return await _inflated(body, limits, held) if is_gzip else body
 
 
 def _says_gzip(content_encoding: bytes) -> bool:
@@ -312,11 +320,12 @@ def _says_gzip(content_encoding: bytes) -> bool:
     return encoding.endswith(b"gzip")
 
 
-async def _inflated(body: bytes | bytearray, limits: Limits) -> bytearray:
+async def _inflated(body: bytes | bytearray, limits: Limits, held: Held) -> bytearray:
     inflater, inflated = Inflater(limits.max_body_bytes), bytearray()
     for piece in inflater.pieces(body):
         if inflated:
             await asyncio.sleep(0)  # a large body: let others work between two pieces
+        held.grow(len(piece))
         inflated += piece
     inflater.finish()
     return inflated
@@ -380,6 +389,9 @@ def _error_response(scope: Scope, error: Exception) -> tuple[int, list[tuple[byt
     elif isinstance(error, AccessError):
         status, code, message = _ACCESS_STATUS[type(error)], error.code, str(error)
         headers += [*_access_headers(error), (b"connection", b"close")]  # the body will not be read
+    elif isinstance(error, OverloadedError):
+        status, code, message = 503, "unavailable", f"{error}; try again"
+        headers += [(b"retry-after", b"1"), (b"connection", b"close")]  # the rest of the body will not be read
     elif isinstance(error, (ScoringError, TimeoutError, KeysError)):
         status, code, message = 503, "unavailable", "the rows could not be scored just now; try again"
         headers.append((b"retry-after", b"1"))

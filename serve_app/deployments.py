@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ray import serve
 from ray.exceptions import RayError
 
+from serve_app.admission import Admission
 from serve_app.batching import concatenate, split
 from serve_app.components import Components
 from serve_app.config import Settings
@@ -137,6 +138,7 @@ class Preprocessor:
     def __init__(self, settings: Settings, classifier: Any | None) -> None:
         keep_calls_on_loopback()
         self.settings = settings
+        self.admission = Admission(settings.limits.max_held_bytes)
         self._pipelines = ModelStore(settings, lambda loaded: Pipeline(settings, loaded, classifier))
         self._serving = self._pipelines.base
         self._rollout: Rollout | None = None

@@ -10,6 +10,7 @@
     │   ├── UnauthorizedError      without a key, or without one that is valid
     │   ├── ForbiddenError         with a valid key that is not for this
     │   └── TooManyRequestsError   with a key that is used up for now; says when to try again
+    ├── OverloadedError        a request has no room beside the others
     ├── RequestError           a request is refused as a whole
     │   ├── MalformedJSONError     the body is no JSON
     │   ├── MalformedGzipError     the body says that it is gzip, and is not
@@ -154,6 +155,13 @@ class TooManyRequestsError(AccessError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+class OverloadedError(ServeAppError):
+    """The service holds as much as it may; nothing is wrong with the request."""
+
+    def __str__(self) -> str:
+        return "the service holds as many bytes of requests as it may"
 
 
 class RequestError(ServeAppError):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from starlette.exceptions import HTTPException
 
+from serve_app.admission import Admission, Held
 from serve_app.api import _ClientGoneError, _error_response, _read_body
 from serve_app.config import Limits
 from serve_app.errors import (
@@ -38,7 +39,7 @@ def read(parts: Iterable[dict[str, Any] | None], headers: Iterable[tuple[bytes, 
         assert message is not None
         return message
 
-    return bytes(asyncio.run(_read_body({"headers": list(headers)}, receive, limits)))
+    return bytes(asyncio.run(_read_body({"headers": list(headers)}, receive, limits, Held(Admission(10**9)))))
 
 
 def part(body: bytes, *, more: bool = True) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def test_a_body_that_trickles_is_refused_when_its_time_is_over() -> None:
         return part(b"")
 
     with pytest.raises(BodyTooSlowError):
-        asyncio.run(_read_body({"headers": []}, trickle, LIMITS))
+        asyncio.run(_read_body({"headers": []}, trickle, LIMITS, Held(Admission(10**9))))
 
 
 def gzipped(parts: Iterable[dict[str, Any]]) -> bytes:
