@@ -103,8 +103,8 @@ from serve_app import release
 
 verify = release.load_components
 
-def verify_and_remove(folder):
-    loaded = verify(folder)
+def verify_and_remove(folder, trust):
+    loaded = verify(folder, trust)
     shutil.rmtree(folder)
     return loaded
 
