@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -74,6 +75,10 @@ class ServiceDiedError(ServeAppError):
 
 class _StopSignal(BaseException):
     """SIGINT, SIGTERM or SIGHUP arrived; no Exception, so that nobody on the way takes it for an error."""
+
+
+_stop_requested = threading.Event()
+"""Set by a stop signal. Its exception alone is not enough: it may arrive within code that lets none out."""
 
 
 def set_environment(path: Path) -> tuple[str, ...]:
@@ -140,6 +145,7 @@ def running(drain_timeout_s: float, before_stop: Callable[[], object] = lambda: 
         before_stop: called when HTTP has ended and Ray still runs.
     """
     _adopt_orphans()
+    _stop_requested.clear()
     with contextlib.suppress(_StopSignal):
         _on_stop_signals(_raise_stop_signal)
         try:
@@ -253,6 +259,7 @@ def join(head: str, environment: Path, num_cpus: int | None, drain_timeout_s: fl
 
 
 def _raise_stop_signal(_number: int, _frame: FrameType | None) -> None:
+    _stop_requested.set()
     raise _StopSignal
 
 
@@ -347,14 +354,14 @@ def _connect(head: str) -> socket.socket:
 
 
 def _wait_for_the_end() -> None:
-    """Returns never: a stop signal ends it, or the end of a process that Ray cannot do without.
+    """Returns after a stop signal, if that does not end it; otherwise it ends with a process that Ray cannot do without.
 
     Raises:
         ServiceDiedError: Ray has died; whoever supervises this process may start it again.
     """
     names = {process.pid: process.name() for process in psutil.Process().children()}
     core = [psutil.Process(pid) for pid, name in names.items() if name in {"raylet", "gcs_server"}]
-    while True:
+    while not _stop_requested.is_set():
         gone, _ = psutil.wait_procs(core, timeout=1.0)
         if gone:
             raise ServiceDiedError(f"{names[gone[0].pid]}, which Ray cannot do without, has died")
