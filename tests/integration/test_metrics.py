@@ -95,10 +95,11 @@ def test_rows_nulls_unknown_categories_and_refusals_are_counted(measured: Measur
 
 
 def test_the_classes_of_rows_and_the_sizes_of_batches_are_told(measured: MeasuredServer) -> None:
-    rows = [{**golden.row} for golden in measured.components.manifest.golden]
-    positive = sum(
-        golden.probabilities[1] >= measured.components.manifest.threshold for golden in measured.components.manifest.golden
-    )
+    manifest = measured.components.manifest
+    golden_rows = manifest.golden * 2  # more than the twenty of GET /ready
+    rows = [{**golden.row} for golden in golden_rows]
+    assert 20 < len(rows) <= 50
+    positive = sum(golden.probabilities[1] >= manifest.threshold for golden in golden_rows)
     assert 0 < positive < len(rows)
     before = [measured.value("rows_scored_total", predicted_class=name) for name in ("0", "1")]
     answers = measured.predict(json.dumps(rows)).json()
