@@ -22,7 +22,7 @@ from serving import free_port, wait_until
 from serve_app.components import Components, Draft, save_components
 from serve_app.config import PROJECT_ROOT
 
-__all__ = ["IMAGE", "Compose", "Load", "docker", "inspect", "kill_main_process", "mountable", "provide_image"]
+__all__ = ["CLIENTS", "IMAGE", "Compose", "Load", "docker", "inspect", "kill_main_process", "mountable", "provide_image"]
 
 IMAGE = "class-prediction"
 STAND_INS = PROJECT_ROOT / "tests" / "docker" / "stand_ins"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import requests
-from containers import EXAMPLE, EXPECTED, IMAGE, Compose, Load, docker, inspect, kill_main_process, mountable
+from containers import CLIENTS, EXAMPLE, EXPECTED, IMAGE, Compose, Load, docker, inspect, kill_main_process, mountable
 from serving import wait_until
 
 from serve_app.config import PROJECT_ROOT
@@ -174,7 +174,7 @@ def test_a_partitioned_worker_is_dropped_and_comes_back(cluster: Compose, answer
         cluster.wait_until_whole(NODES)
     tell(f"a worker partitioned under load: dropped after {dropped_s:.0f} s; {load}")
     assert load.outcomes["wrong"] == 0
-    assert load.lost < load.outcomes["right"] / 10
+    assert load.lost <= CLIENTS  # of each at most the request that was on its way to the worker
 
 
 def test_the_heads_loss_is_an_outage_until_its_restart(cluster: Compose, answer: Any, tell: Tell) -> None:
