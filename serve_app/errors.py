@@ -56,8 +56,8 @@ class SettingsError(ServeAppError):
     """The settings cannot be used."""
 
 
-class ComponentsError(ServeAppError):
-    """Model components cannot be used.
+class _FileError(ServeAppError):
+    """What is on disk cannot be used.
 
     Args:
         path: the file or folder.
@@ -71,6 +71,10 @@ class ComponentsError(ServeAppError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+
+class ComponentsError(_FileError):
+    """Model components cannot be used."""
 
 
 class TableError(ServeAppError):
@@ -92,21 +96,8 @@ class PortInUseError(ServeAppError):
         )
 
 
-class KeysError(ServeAppError):
-    """The file of API keys cannot be used.
-
-    Args:
-        path: the file.
-        reason: one line.
-    """
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+class KeysError(_FileError):
+    """The file of API keys cannot be used."""
 
 
 class AccessError(ServeAppError):
