@@ -22,13 +22,12 @@ from ray import serve
 from ray.exceptions import RayError
 
 from serve_app.admission import Admission
-from serve_app.batching import concatenate, split
-from serve_app.components import Components
+from serve_app.batching import concatenate, count_rows, split
 from serve_app.config import Settings
 from serve_app.errors import ComponentsError, ScoringError, SettingsError
 from serve_app.loopback import keep_calls_on_loopback
 from serve_app.metrics import ReplicaMetrics
-from serve_app.pipeline import Pipeline
+from serve_app.pipeline import CountedModel, Pipeline
 from serve_app.rollout import ModelReference, ModelStore, Rollout, read_rollout
 from serve_app.shadow import Shadow
 
@@ -42,21 +41,7 @@ _TRY_TIMEOUT_S = 30.0  # how long a version may take to work through a Classifie
 _POLL_INTERVAL_S = 0.05
 
 
-class _Model:
-    """What a Classifier holds of a version."""
-
-    def __init__(self, components: Components) -> None:
-        self.components = components
-        self.metrics = ReplicaMetrics(components)
-
-    def score(self, matrix: Array) -> Array:
-        start = perf_counter()
-        probabilities = self.components.scorer.score(matrix)
-        self.metrics.record_batch(len(matrix), perf_counter() - start)
-        return probabilities
-
-
-_Job = tuple[_Model, Array]
+_Job = tuple[CountedModel, Array]
 
 
 class Classifier:
@@ -68,7 +53,7 @@ class Classifier:
 
     def __init__(self, settings: Settings) -> None:
         keep_calls_on_loopback()
-        self._models = ModelStore(settings, _Model)
+        self._models = ModelStore(settings, lambda loaded: CountedModel(loaded, ReplicaMetrics(loaded)))
         self._rollout = Rollout()
         batches = settings.classifier_batches
         self._score = serve.batch(
@@ -117,7 +102,7 @@ class Classifier:
         if not await self._score._is_batching_task_alive():  # noqa: SLF001 - the only way to see it
             raise RuntimeError("the batching task has ended")
 
-    async def _wait_for(self, digest: str) -> _Model:
+    async def _wait_for(self, digest: str) -> CountedModel:
         deadline = perf_counter() + _ARRIVAL_TIMEOUT_S
         while perf_counter() < deadline:
             await asyncio.sleep(_POLL_INTERVAL_S)
@@ -300,7 +285,7 @@ def _describe(pipeline: Pipeline | None, **more: float) -> dict[str, Any] | None
 
 
 def _count_rows(jobs: list[_Job]) -> int:
-    return sum(len(matrix) for _, matrix in jobs)
+    return count_rows([matrix for _, matrix in jobs])
 
 
 def _batch_function() -> Callable[[list[_Job]], Awaitable[list[Array]]]:

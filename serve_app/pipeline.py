@@ -26,7 +26,7 @@ from serve_app.explanation import Explainer, Explanation
 from serve_app.metrics import ReplicaMetrics
 from serve_app.model import predicted_class_indices
 
-__all__ = ["LocalClassifier", "MatrixScorer", "Pipeline", "RemoteClassifier", "Scored"]
+__all__ = ["CountedModel", "LocalClassifier", "MatrixScorer", "Pipeline", "RemoteClassifier", "Scored"]
 
 Array = NDArray[np.float64]
 
@@ -62,24 +62,39 @@ class RemoteClassifier:
         return np.frombuffer(answer).reshape(len(matrix), -1)
 
 
-class LocalClassifier:
-    """The model in the same process, for the fused topology.
+class CountedModel:
+    """The model itself, where it is held: each batch and its seconds are counted.
 
     Args:
-        components: those that the matrices are made with.
+        components: of one version.
         metrics: of the replica.
     """
 
     def __init__(self, components: Components, metrics: ReplicaMetrics) -> None:
-        self._scorer = components.scorer
-        self._metrics = metrics
+        self.components = components
+        self.metrics = metrics
+
+    def score(self, matrix: Array) -> Array:
+        """Probabilities of shape (rows, classes) for a matrix of shape (rows, features)."""
+        start = perf_counter()
+        probabilities = self.components.scorer.score(matrix)
+        self.metrics.record_batch(len(matrix), perf_counter() - start)
+        return probabilities
+
+
+class LocalClassifier:
+    """The model in the same process, for the fused topology.
+
+    Args:
+        model: of the version that the matrices are made with.
+    """
+
+    def __init__(self, model: CountedModel) -> None:
+        self._score = model.score
 
     async def score_matrix(self, matrix: Array) -> Array:
         """Probabilities of shape (rows, classes) for a matrix of shape (rows, features)."""
-        start = perf_counter()
-        probabilities = self._scorer.score(matrix)
-        self._metrics.record_batch(len(matrix), perf_counter() - start)
-        return probabilities
+        return self._score(matrix)
 
 
 class Scored(NamedTuple):
@@ -128,7 +143,7 @@ class Pipeline:
         self._batcher: RowBatcher | None
         if classifier is None:
             # Nothing to wait for and nothing to share: merging would cost more than scoring.
-            self._classifier, self._batcher = LocalClassifier(components, self.metrics), None
+            self._classifier, self._batcher = LocalClassifier(CountedModel(components, self.metrics)), None
         else:
             self._classifier = RemoteClassifier(classifier, components)
             self._batcher = RowBatcher(
