@@ -121,6 +121,7 @@ def build_http_app(service: Service) -> ASGIApp:
     async def predict(scope: Scope, receive: Receive, send: Send) -> None:
         pipeline = service.serving
         held = Held(service.admission)
+        body: bytes | bytearray = b""
         try:
             report, explain = _options(scope)
             body = await _read_body(scope, receive, limits, held)
@@ -134,6 +135,7 @@ def build_http_app(service: Service) -> ASGIApp:
             await _respond(send, status, [*headers, _version_header(pipeline)], pieces)
             return
         finally:
+            del body  # what is not counted any more must not be held either, while the client takes its time over the answer
             held.give_back()
         await _respond(send, 200, [_JSON, _version_header(pipeline)], pieces, limits.send_timeout_s)
 
