@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,6 +16,7 @@ TOLERANCE = 1e-12
 """How far a probability may be from the expected one: one that was written and read with all its digits is equal."""
 
 _EXCERPT = 120
+Decoded = TypeVar("Decoded")
 
 
 class _Answer(msgspec.Struct, gc=False):
@@ -51,10 +52,7 @@ def check_scores(status: int, body: bytes, rows: Sequence[int], expected: Expect
         WrongAnswerError: another status, another number of answers, a probability or a class that is not the expected one.
     """
     _check_status(status, 200, body)
-    try:
-        answers = _decode_answers(body)
-    except msgspec.DecodeError as error:
-        raise WrongAnswerError(f"the body is no array of answers: {error}") from error
+    answers = _decoded(_decode_answers, body, "the body is no array of answers")
     _check_length(len(answers), len(rows))
     classes, wanted = expected.classes, expected.answers
     for row, answer in zip(rows, answers, strict=True):
@@ -78,20 +76,21 @@ def check_report(status: int, body: bytes, rows: Sequence[int], bad: Mapping[int
         WrongAnswerError: a good row without its expected answer, or a bad one without its error object.
     """
     _check_status(status, 200, body)
-    try:
-        objects = _decode_raws(body)
-    except msgspec.DecodeError as error:
-        raise WrongAnswerError(f"the body is no array: {error}") from error
+    objects = _decoded(_decode_raws, body, "the body is no array")
     _check_length(len(objects), len(rows))
     for place, (row, raw) in enumerate(zip(rows, objects, strict=True)):
         if place in bad:
             _check_error(raw, bad[place], place)
-            continue
-        try:
-            answer = _decode_answer(raw)
-        except msgspec.DecodeError as error:
-            raise WrongAnswerError(f"row {row} has no answer: {error}") from error
-        _check_answer(row, answer, expected.answers[row], expected.classes)
+        else:
+            answer = _decoded(_decode_answer, raw, f"row {row} has no answer")
+            _check_answer(row, answer, expected.answers[row], expected.classes)
+
+
+def _decoded(decode: Callable[[Any], Decoded], body: bytes | msgspec.Raw, complaint: str) -> Decoded:
+    try:
+        return decode(body)
+    except msgspec.DecodeError as error:
+        raise WrongAnswerError(f"{complaint}: {error}") from error
 
 
 def _check_status(status: int, wanted: int, body: bytes) -> None:
@@ -118,10 +117,7 @@ def _check_answer(row: int, answer: _Answer, wanted: ExpectedAnswer, classes: Se
 
 
 def _check_error(body: bytes | msgspec.Raw, code: str, place: int | None) -> None:
-    try:
-        error = _decode_error(body).error
-    except msgspec.DecodeError as reason:
-        raise WrongAnswerError(f"what should say {code} is no error object: {reason}") from reason
+    error = _decoded(_decode_error, body, f"what should say {code} is no error object").error
     found = error.rows[0].row if error.rows else None
     if error.code != code or found != place:
         raise WrongAnswerError(f"error {error.code} of row {found} instead of {code} of row {place}")
