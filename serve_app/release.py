@@ -60,12 +60,10 @@ def deploy(folder: Path, *, canary: float | None = None, shadow: float | None = 
         reference = ModelReference(components=str(folder.resolve()), digest=components.digest)
         before = service.rollout
         serving = service.serving_reference()
-        if canary is not None:
-            trial = Trial(components=reference.components, digest=reference.digest, share=canary)
-            after = msgspec.structs.replace(before, serving=serving, canary=trial)
-        elif shadow is not None:
-            trial = Trial(components=reference.components, digest=reference.digest, share=shadow)
-            after = msgspec.structs.replace(before, serving=serving, shadow=trial)
+        role, share = ("shadow", shadow) if canary is None else ("canary", canary)
+        if share is not None:
+            trial = Trial(components=reference.components, digest=reference.digest, share=share)
+            after = msgspec.structs.replace(before, serving=serving, **{role: trial})
         elif reference.digest == serving.digest:
             after = Rollout(serving=serving, previous=before.previous)
         else:

@@ -32,6 +32,10 @@ class ModelReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     components: str
     digest: str | None = None
 
+    def alone(self) -> ModelReference:
+        """Which version it is, without what it is tried out for."""
+        return ModelReference(components=self.components, digest=self.digest)
+
 
 class Trial(ModelReference, frozen=True, kw_only=True):
     """A version that is tried out on a share of the requests."""
@@ -53,9 +57,9 @@ class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     shadow: Trial | None = None
 
     def references(self) -> set[ModelReference]:
-        """All versions that it names, as ``ModelReference``."""
+        """All versions that it names."""
         named = (self.serving, self.previous, self.canary, self.shadow)
-        return {ModelReference(components=each.components, digest=each.digest) for each in named if each is not None}
+        return {each.alone() for each in named if each is not None}
 
 
 def read_rollout(user_config: dict[str, Any] | None) -> Rollout:
@@ -112,7 +116,7 @@ class ModelStore(Generic[Held]):
         """
         if reference is None:
             return self.base
-        reference = ModelReference(components=reference.components, digest=reference.digest)
+        reference = reference.alone()
         async with self._lock:
             found = self._held.get(reference.digest or "")
             if found is not None:
