@@ -51,6 +51,7 @@ _START_TIMEOUT_S = 120
 _POLL_INTERVAL_S = 0.1
 _STOP_TIMEOUT_S = 10
 _DISPLACED_TIMEOUT_S = 5
+_ADMIN_PROMPT = b"\n> "
 _ADMIN_TIMEOUT_S = 5
 _DRAIN_REQUEST_TIMEOUT_S = 10
 _PORT_BLOCKS = range(20_000, 32_000, 200)  # above the ports that Ray gives to workers, below those that Linux gives to anyone
@@ -401,6 +402,8 @@ def _admin_sockets(proxies: Iterable[psutil.Process]) -> set[str]:
     for proxy in proxies:
         with contextlib.suppress(psutil.NoSuchProcess, OSError):
             command = proxy.cmdline()
+            if "-f" not in command:  # Ray asks the program for its version with a process that serves nobody
+                continue
             config = Path(command[command.index("-f") + 1]).read_text(encoding="utf-8")
             paths.update(re.findall(r"^\s*stats socket (\S+)", config, re.MULTILINE))
     return {path for path in paths if Path(path).is_socket()}
@@ -418,10 +421,17 @@ class _HAProxyAdmin:
     def ongoing_requests(self) -> int:
         """Requests that HAProxy has passed on and not answered yet; 0 when it has ended."""
         try:
-            rows = csv.DictReader(self._ask("show stat").lstrip("# ").splitlines())
-            return sum(int(row["scur"]) for row in rows if row["svname"] == "BACKEND")
+            return sum(int(row["scur"]) for row in self.statistics() if row["svname"] == "BACKEND")
         except OSError:
             return 0
+
+    def statistics(self) -> list[dict[str, str]]:
+        """HAProxy's own table: a row for each frontend, backend and server.
+
+        Raises:
+            OSError: it has ended.
+        """
+        return list(csv.DictReader(self._ask("show stat").lstrip("# ").splitlines()))
 
     def close(self) -> None:
         self._socket.close()
@@ -429,12 +439,12 @@ class _HAProxyAdmin:
     def _ask(self, command: str) -> str:
         self._socket.sendall(f"{command}\n".encode())
         answer = b""
-        while not answer.endswith(b"\n> "):
+        while not answer.endswith(_ADMIN_PROMPT):
             part = self._socket.recv(65536)
             if not part:
                 raise ConnectionResetError
             answer += part
-        return answer.decode()
+        return answer.removesuffix(_ADMIN_PROMPT).decode()
 
 
 def _hand_over(head: str, timeout_s: float) -> None:

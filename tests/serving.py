@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import os
 import re
 import shutil
@@ -22,6 +21,7 @@ import psutil
 import requests
 import yaml
 
+from serve_app import nodes
 from serve_app.config import PROJECT_ROOT
 
 __all__ = ["Server", "free_port", "run_command", "serve", "wait_for_direct_way", "wait_until", "write_config"]
@@ -120,15 +120,12 @@ def serve(command: Sequence[str], url: str, environment: dict[str, str] | None =
 
 def wait_for_direct_way(server: Server) -> None:
     """Until HAProxy sends requests straight to a replica; at first they go through Ray Serve's own proxy."""
-    haproxy, *_ = [child for child in server.process.children(recursive=True) if child.name() == "haproxy"]
-    config = Path(haproxy.cmdline()[haproxy.cmdline().index("-f") + 1])
 
     def is_direct() -> bool:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as admin:
-            admin.connect(str(config.with_name("admin.sock")))
-            admin.sendall(b"show stat\n")
-            rows = csv.DictReader(admin.makefile(encoding="ascii"))
-            return any("Preprocessor" in row["svname"] and row["status"] == "UP" for row in rows)
+        proxies = [child for child in server.process.children(recursive=True) if child.name() == "haproxy"]
+        for path in nodes._admin_sockets(proxies):
+            with contextlib.suppress(OSError), contextlib.closing(nodes._HAProxyAdmin(path)) as admin:
+                return any("Preprocessor" in row["svname"] and row["status"] == "UP" for row in admin.statistics())
         return False
 
     wait_until(is_direct, "a replica behind HAProxy", 60)

