@@ -1,4 +1,4 @@
-"""The image and the compose file of this project, run for real by Docker, and load on what they serve."""
+"""The image and the compose file of this project, run for real by Docker."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ import json
 import os
 import subprocess
 import tempfile
-import threading
-import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import requests
 from serving import free_port, wait_until
@@ -22,15 +18,13 @@ from serving import free_port, wait_until
 from serve_app.components import Components, Draft, save_components
 from serve_app.config import PROJECT_ROOT
 
-__all__ = ["CLIENTS", "IMAGE", "Compose", "Load", "docker", "inspect", "kill_main_process", "mountable", "provide_image"]
+__all__ = ["IMAGE", "Compose", "docker", "inspect", "kill_main_process", "mountable", "provide_image"]
 
 IMAGE = "class-prediction"
 STAND_INS = PROJECT_ROOT / "tests" / "docker" / "stand_ins"
 EXAMPLE = PROJECT_ROOT / "data" / "reference" / "example.json"
 EXPECTED = 0.36208864382410294
 PULL_TIMEOUT_S = 120
-CLIENTS = 4
-PAUSE_S = 0.02  # between two requests of a client: the load is there to notice faults, not to find limits
 
 
 def docker(
@@ -152,64 +146,3 @@ class Compose:
         answer = requests.get(f"{self.prometheus_url}/api/v1/query", params={"query": expression}, timeout=30).json()
         assert answer["status"] == "success", f"{expression}: {answer}"
         return list(answer["data"]["result"])
-
-
-class Load:
-    """The example row, sent again and again by a few clients while a block runs, and what became of each request.
-
-    Args:
-        compose: what answers.
-        answer: the right one.
-    """
-
-    def __init__(self, compose: Compose, answer: Any) -> None:
-        self._compose = compose
-        self._answer = answer
-        self._stopped = threading.Event()
-        self._clients = [threading.Thread(target=self._send) for _ in range(CLIENTS)]
-        self.outcomes: Counter[str] = Counter()
-        self.last_failure_s = 0.0
-        self.slowest_s = 0.0
-
-    def __enter__(self) -> Self:
-        self._start = time.monotonic()
-        for client in self._clients:
-            client.start()
-        return self
-
-    def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
-        self._stopped.set()
-        for client in self._clients:
-            client.join()
-
-    @property
-    def lost(self) -> int:
-        """Requests without the right answer."""
-        return self.outcomes.total() - self.outcomes["right"]
-
-    def __str__(self) -> str:
-        counts = ", ".join(f"{count} {outcome}" for outcome, count in self.outcomes.most_common())
-        failures = f", the last failure after {self.last_failure_s:.0f} s" if self.lost else ""
-        return f"{counts}{failures}, the slowest took {self.slowest_s:.1f} s"
-
-    def _send(self) -> None:
-        body = EXAMPLE.read_bytes()
-        with requests.Session() as session:
-            while not self._stopped.wait(PAUSE_S):
-                start = time.monotonic()
-                outcome = self._outcome(session, body)
-                self.slowest_s = max(self.slowest_s, time.monotonic() - start)
-                self.outcomes[outcome] += 1
-                if outcome != "right":
-                    self.last_failure_s = max(self.last_failure_s, time.monotonic() - self._start)
-
-    def _outcome(self, session: requests.Session, body: bytes) -> str:
-        try:
-            response = session.post(f"{self._compose.url}/predict", data=body, timeout=30)
-        except requests.Timeout:
-            return "without an answer"
-        except requests.RequestException:
-            return "with a broken connection"
-        if response.status_code != 200:
-            return f"answered {response.status_code}"
-        return "right" if response.json() == self._answer else "wrong"

@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 
 __all__ = ["Outcome", "SteadyLoad"]
 
-TIMEOUT_S = 90.0  # beyond this a call hangs: the service's own limits are shorter
-
 
 @dataclass
 class Outcome:
@@ -36,13 +34,25 @@ class Outcome:
     reasons: Counter[str] = field(default_factory=Counter)
     versions: Counter[str] = field(default_factory=Counter)
     longest_call_s: float = 0.0
+    last_failure_s: float = 0.0
+    """Since the load began, of a call that was not answered rightly."""
     longest_pause_s: float = 0.0
     """Between two answers, of whichever client: how long the service was away."""
 
     @property
     def sent(self) -> int:
         """All calls."""
-        return self.answered + self.refused + self.failed + self.wrong + self.hung
+        return self.answered + self.lost
+
+    @property
+    def lost(self) -> int:
+        """Those without the right answer."""
+        return self.refused + self.failed + self.wrong + self.hung
+
+    def __str__(self) -> str:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.reasons.most_common())
+        failures = f", {self.lost} lost ({reasons}), the last after {self.last_failure_s:.0f} s" if self.lost else ", none lost"
+        return f"{self.answered} right answers{failures}, the slowest took {self.longest_call_s:.1f} s"
 
 
 class SteadyLoad:
@@ -55,6 +65,7 @@ class SteadyLoad:
         clients: how many call at a time.
         rows_per_call: how many rows of ``rows`` go into a call.
         pause_s: of a client between two calls.
+        timeout_s: beyond it a call hangs. The default is longer than any limit of the service's own.
     """
 
     def __init__(
@@ -66,20 +77,22 @@ class SteadyLoad:
         clients: int = 8,
         rows_per_call: int = 1,
         pause_s: float = 0.005,
+        timeout_s: float = 90.0,
     ) -> None:
         self._url = f"{url}/predict"
         self._rows = [json.dumps(row).encode() for row in rows]
         self._expected = {version: probabilities.tolist() for version, probabilities in expected.items()}
         self._rows_per_call = rows_per_call
         self._pause_s = pause_s
+        self._timeout_s = timeout_s
         self._outcome = Outcome()
         self._lock = threading.Lock()
         self._is_over = threading.Event()
-        self._last_answer = time.monotonic()
+        self._start = self._last_answer = time.monotonic()
         self._threads = [threading.Thread(target=self._call_on, args=(seed,)) for seed in range(clients)]
 
     def __enter__(self) -> Self:
-        self._last_answer = time.monotonic()
+        self._start = self._last_answer = time.monotonic()
         for thread in self._threads:
             thread.start()
         return self
@@ -111,7 +124,7 @@ class SteadyLoad:
         started = time.monotonic()
         version, reason = "", ""
         try:
-            response = session.post(self._url, data=body, timeout=TIMEOUT_S)
+            response = session.post(self._url, data=body, timeout=self._timeout_s)
         except requests.Timeout:
             kind, reason = "hung", "timeout"
         except requests.RequestException as error:
@@ -131,6 +144,7 @@ class SteadyLoad:
                 self._last_answer = now
             else:
                 outcome.reasons[reason] += 1
+                outcome.last_failure_s = now - self._start
 
     def _judge(self, response: requests.Response, version: str, indices: list[int]) -> str:
         if response.status_code == requests.codes.unavailable and "retry-after" in response.headers:

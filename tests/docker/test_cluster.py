@@ -8,13 +8,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-from containers import CLIENTS, EXAMPLE, EXPECTED, IMAGE, Compose, Load, docker, inspect, kill_main_process, mountable
+from containers import EXAMPLE, EXPECTED, IMAGE, Compose, docker, inspect, kill_main_process, mountable
+from scoring import score
 from serving import wait_until
+from steady_load import SteadyLoad
 
+from serve_app.components import Components
 from serve_app.config import PROJECT_ROOT
 from serve_app.training import train
 
@@ -24,31 +28,39 @@ DASHBOARD = PROJECT_ROOT / "monitoring" / "grafana" / "dashboards" / "class-pred
 NODES = 3
 SCRAPES_S = 180  # many of Prometheus' rounds
 REPLICAS_S = 60  # to start them elsewhere
+CLIENTS = 4
 
 Tell = Callable[[str], None]
 
 
 @pytest.fixture(scope="module")
-def cluster(images: dict[str, str], tell: Tell) -> Iterator[Compose]:
-    # A model that was trained here: its manifest tells all that metrics can tell.
+def model() -> Iterator[tuple[Path, Components]]:
+    """One that was trained here: its manifest tells all that metrics can tell."""
     draft, _ = train(PROJECT_ROOT / "data" / "train.csv", target="y")
-    with mountable(draft) as (folder, _):
-        compose = Compose(f"{IMAGE}-test", images, {"MODEL_COMPONENTS": str(folder)})
-        services = ["head", "worker", "prometheus", *(["grafana"] if "GRAFANA_IMAGE" in images else [])]
-        compose("down", "-v", "--remove-orphans")
-        start = time.monotonic()
-        try:
-            compose("up", "-d", "--wait", "--wait-timeout=300", *services)
-            tell(f"the cluster is healthy after {time.monotonic() - start:.0f} s")
-            yield compose
-        finally:
-            compose("down", "-v", "--remove-orphans")
+    with mountable(draft) as mounted:
+        yield mounted
 
 
 @pytest.fixture(scope="module")
-def answer(cluster: Compose) -> Any:
-    """What the example row gets from this model."""
-    return cluster.predict(EXAMPLE.read_bytes()).json()
+def cluster(images: dict[str, str], model: tuple[Path, Components], tell: Tell) -> Iterator[Compose]:
+    compose = Compose(f"{IMAGE}-test", images, {"MODEL_COMPONENTS": str(model[0])})
+    services = ["head", "worker", "prometheus", *(["grafana"] if "GRAFANA_IMAGE" in images else [])]
+    compose("down", "-v", "--remove-orphans")
+    start = time.monotonic()
+    try:
+        compose("up", "-d", "--wait", "--wait-timeout=300", *services)
+        tell(f"the cluster is healthy after {time.monotonic() - start:.0f} s")
+        yield compose
+    finally:
+        compose("down", "-v", "--remove-orphans")
+
+
+@pytest.fixture
+def load(cluster: Compose, model: tuple[Path, Components], example: dict[str, Any]) -> SteadyLoad:
+    """The example row from a few clients: there to notice faults, not to find limits."""
+    _, components = model
+    expected = {components.manifest.version: score(components, [example])}
+    return SteadyLoad(cluster.url, [example], expected, clients=CLIENTS, pause_s=0.02, timeout_s=30)
 
 
 def test_ray_counts_the_nodes_and_their_memory_is_told(cluster: Compose, tell: Tell) -> None:
@@ -138,54 +150,61 @@ def test_every_query_of_the_dashboard_returns_data(cluster: Compose, example: di
     wait_until(lambda: without_data() == [], "data in each panel", SCRAPES_S)
 
 
-def test_a_worker_that_is_stopped_hands_its_replicas_over_and_loses_nothing(cluster: Compose, answer: Any, tell: Tell) -> None:
+def test_a_worker_that_is_stopped_hands_its_replicas_over_and_loses_nothing(
+    cluster: Compose, load: SteadyLoad, tell: Tell
+) -> None:
     leaver = cluster.container("worker", 2)
-    with Load(cluster, answer) as load:
+    with load:
         docker("stop", "--time=60", leaver)
         wait_until(lambda: cluster.alive_nodes() == NODES - 1, "a node less", REPLICAS_S)
         docker("start", leaver)
         cluster.wait_until_whole(NODES)
-    tell(f"a worker stopped and started under load: {load}")
+    outcome = load.take()
+    tell(f"a worker stopped and started under load: {outcome}")
     assert inspect(leaver)["State"]["Running"]
-    assert load.outcomes["right"] > 100
-    assert load.lost == 0
+    assert outcome.answered > 100
+    assert outcome.lost == 0
 
 
-def test_a_worker_that_is_killed_costs_what_it_was_working_on(cluster: Compose, answer: Any, tell: Tell) -> None:
+def test_a_worker_that_is_killed_costs_what_it_was_working_on(cluster: Compose, load: SteadyLoad, tell: Tell) -> None:
     killed = cluster.container("worker", 1)
-    with Load(cluster, answer) as load:
+    with load:
         kill_main_process(killed)
         wait_until(lambda: inspect(killed)["RestartCount"] == 1, "a restart", REPLICAS_S)
         wait_until(lambda: cluster.is_healthy(killed), "a healthy worker", 180)
         cluster.wait_until_whole(NODES)
-    tell(f"a worker killed under load: {load}")
-    assert load.outcomes["wrong"] == 0
-    assert load.lost < load.outcomes["right"] / 10
+    outcome = load.take()
+    tell(f"a worker killed under load: {outcome}")
+    assert outcome.wrong == 0
+    assert outcome.lost < outcome.answered / 10
 
 
-def test_a_partitioned_worker_is_dropped_and_comes_back(cluster: Compose, answer: Any, tell: Tell) -> None:
+def test_a_partitioned_worker_is_dropped_and_comes_back(cluster: Compose, load: SteadyLoad, tell: Tell) -> None:
     network, cut_off = f"{cluster.project}_ray", cluster.container("worker", 2)
-    with Load(cluster, answer) as load:
+    with load:
         docker("network", "disconnect", network, cut_off)
         start = time.monotonic()
         wait_until(lambda: cluster.alive_nodes() == NODES - 1, "a node less", 120)
         dropped_s = time.monotonic() - start
         docker("network", "connect", "--alias=worker", network, cut_off)
         cluster.wait_until_whole(NODES)
-    tell(f"a worker partitioned under load: dropped after {dropped_s:.0f} s; {load}")
-    assert load.outcomes["wrong"] == 0
-    assert load.lost <= CLIENTS  # of each at most the request that was on its way to the worker
+    outcome = load.take()
+    tell(f"a worker partitioned under load: dropped after {dropped_s:.0f} s; {outcome}")
+    assert outcome.wrong == 0
+    assert outcome.lost <= CLIENTS  # of each at most the request that was on its way to the worker
 
 
-def test_the_heads_loss_is_an_outage_until_its_restart(cluster: Compose, answer: Any, tell: Tell) -> None:
+def test_the_heads_loss_is_an_outage_until_its_restart(cluster: Compose, load: SteadyLoad, tell: Tell) -> None:
     head = cluster.container("head")
-    with Load(cluster, answer) as load:
+    with load:
         kill_main_process(head)
         wait_until(lambda: inspect(head)["RestartCount"] == 1, "a restart", REPLICAS_S)
         cluster.wait_until_whole(NODES)
-    tell(f"the head killed under load: {load}")
-    assert load.outcomes["wrong"] == 0
-    assert cluster.predict(EXAMPLE.read_bytes()).json() == answer
+        enough = load.answered() + 100
+        wait_until(lambda: load.answered() >= enough, "right answers from all", 60)
+    outcome = load.take()
+    tell(f"the head killed under load: {outcome}")
+    assert outcome.wrong == 0
 
 
 def test_down_leaves_nothing(cluster: Compose, tell: Tell) -> None:
