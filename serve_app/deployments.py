@@ -29,6 +29,7 @@ from serve_app.loopback import keep_calls_on_loopback
 from serve_app.metrics import ReplicaMetrics
 from serve_app.pipeline import CountedModel, Pipeline
 from serve_app.rollout import ModelReference, ModelStore, Rollout, read_rollout
+from serve_app.scaling import BODY_BYTES
 from serve_app.shadow import Shadow
 
 __all__ = ["Classifier", "Preprocessor"]
@@ -124,6 +125,7 @@ class Preprocessor:
         keep_calls_on_loopback()
         self.settings = settings
         self.admission = Admission(settings.limits.max_held_bytes)
+        self._body_bytes = 0
         self._pipelines = ModelStore(settings, lambda loaded: Pipeline(settings, loaded, classifier))
         self._serving = self._pipelines.base
         self._rollout: Rollout | None = None
@@ -165,10 +167,19 @@ class Preprocessor:
         """
         pipeline = pipeline or self.choose()
         max_rows = self.settings.limits.max_explained_rows if explain else None
-        scored = await pipeline.score(body, report_bad_rows=report_bad_rows, max_rows=max_rows)
-        if self._shadow is not None:
-            self._shadow.offer(body, pipeline, scored)
-        return await pipeline.encode(scored, explain=explain)
+        body_bytes = len(body)
+        self._body_bytes += body_bytes
+        try:
+            scored = await pipeline.score(body, report_bad_rows=report_bad_rows, max_rows=max_rows)
+            if self._shadow is not None:
+                self._shadow.offer(body, pipeline, scored)
+            return await pipeline.encode(scored, explain=explain)
+        finally:
+            self._body_bytes -= body_bytes
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What scaling.py goes by, beside the queue; Ray Serve asks twice a second."""
+        return {BODY_BYTES: self._body_bytes}
 
     async def drift(self) -> dict[str, Any] | None:
         """How far the rows have moved from those that trained the model; None where its manifest does not tell of them.

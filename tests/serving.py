@@ -24,7 +24,16 @@ import yaml
 from serve_app import nodes
 from serve_app.config import PROJECT_ROOT
 
-__all__ = ["Server", "free_port", "run_command", "serve", "wait_for_direct_way", "wait_until", "write_config"]
+__all__ = [
+    "Server",
+    "direct_replicas",
+    "free_port",
+    "run_command",
+    "serve",
+    "wait_for_direct_way",
+    "wait_until",
+    "write_config",
+]
 
 START_TIMEOUT_S = 180
 STOP_TIMEOUT_S = 60
@@ -120,15 +129,16 @@ def serve(command: Sequence[str], url: str, environment: dict[str, str] | None =
 
 def wait_for_direct_way(server: Server) -> None:
     """Until HAProxy sends requests straight to a replica; at first they go through Ray Serve's own proxy."""
+    wait_until(lambda: direct_replicas(server) > 0, "a replica behind HAProxy", 60)
 
-    def is_direct() -> bool:
-        proxies = [child for child in server.process.children(recursive=True) if child.name() == "haproxy"]
-        for path in nodes._admin_sockets(proxies):
-            with contextlib.suppress(OSError), contextlib.closing(nodes._HAProxyAdmin(path)) as admin:
-                return any("Preprocessor" in row["svname"] and row["status"] == "UP" for row in admin.statistics())
-        return False
 
-    wait_until(is_direct, "a replica behind HAProxy", 60)
+def direct_replicas(server: Server) -> int:
+    """How many Preprocessor replicas HAProxy sends requests to."""
+    proxies = [child for child in server.process.children(recursive=True) if child.name() == "haproxy"]
+    for path in nodes._admin_sockets(proxies):
+        with contextlib.suppress(OSError), contextlib.closing(nodes._HAProxyAdmin(path)) as admin:
+            return sum("Preprocessor" in row["svname"] and row["status"] == "UP" for row in admin.statistics())
+    return 0
 
 
 def run_command(config: Path) -> list[str]:
