@@ -230,6 +230,7 @@ def prepare_to_connect(address: str) -> str:
     if address.startswith("127."):
         os.environ[_CLUSTERS] = "0"  # otherwise Ray takes the machine's other address, where nobody listens
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray looks for a token by itself only where it finds the cluster, too
+    os.environ["RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP"] = "1"  # there is no other here, whatever serve.env says
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # Ray Serve's threads would start a Ray of their own once this one is shut down
     return address
 

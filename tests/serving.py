@@ -51,8 +51,16 @@ class Server:
     @property
     def ray_address(self) -> str:
         """As the service announces it."""
+        return self._announced(r"^Ray: +(\S+)")
+
+    @property
+    def dashboard(self) -> str:
+        """URL of Ray's dashboard, as the service announces it."""
+        return self._announced(r"^Dashboard: +(\S+)/#/serve")
+
+    def _announced(self, pattern: str) -> str:
         wait_until(lambda: "Ctrl-C" in self.log.read_text(encoding="utf-8"), "the announcement", 30)
-        (announced,) = re.findall(r"^Ray: +(\S+)", self.log.read_text(encoding="utf-8"), re.MULTILINE)
+        (announced,) = re.findall(pattern, self.log.read_text(encoding="utf-8"), re.MULTILINE)
         return str(announced)
 
     def predict(self, body: bytes | str, **options: Any) -> requests.Response:

@@ -34,6 +34,9 @@ class Outcome:
     reasons: Counter[str] = field(default_factory=Counter)
     versions: Counter[str] = field(default_factory=Counter)
     longest_call_s: float = 0.0
+    longest_refusal_s: float = 0.0
+    answering_s: float = 0.0
+    """Of all calls that were answered, together."""
     last_failure_s: float = 0.0
     """Since the load began, of a call that was not answered rightly."""
     longest_pause_s: float = 0.0
@@ -48,6 +51,11 @@ class Outcome:
     def lost(self) -> int:
         """Those without the right answer."""
         return self.refused + self.failed + self.wrong + self.hung
+
+    @property
+    def mean_call_s(self) -> float:
+        """Of those that were answered."""
+        return self.answering_s / self.answered
 
     def __str__(self) -> str:
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.reasons.most_common())
@@ -140,11 +148,14 @@ class SteadyLoad:
             outcome.longest_call_s = max(outcome.longest_call_s, now - started)
             if kind == "answered":
                 outcome.versions[version] += 1
+                outcome.answering_s += now - started
                 outcome.longest_pause_s = max(outcome.longest_pause_s, now - self._last_answer)
                 self._last_answer = now
             else:
                 outcome.reasons[reason] += 1
                 outcome.last_failure_s = now - self._start
+            if kind == "refused":
+                outcome.longest_refusal_s = max(outcome.longest_refusal_s, now - started)
 
     def _judge(self, response: requests.Response, version: str, indices: list[int]) -> str:
         if response.status_code == requests.codes.unavailable and "retry-after" in response.headers:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import random
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -18,10 +17,8 @@ import psutil
 import pytest
 import requests
 from fault_target import AT_LENGTH, ROOM, SOAK_SECONDS, Target
-from serving import wait_until
+from serving import wait_until, write_config
 from steady_load import Outcome, SteadyLoad
-
-from serve_app.config import PROJECT_ROOT
 
 Report = Callable[[str, Outcome, str], None]
 
@@ -29,6 +26,11 @@ pytestmark = pytest.mark.faults
 
 WARM_UP_CALLS = 100
 RECOVERY_TIMEOUT_S = 60
+# What is promised to those who run the service; what was seen is in docs/reliability.md, far below.
+REPLICA_BACK_S = 15
+HAPROXY_BACK_S = 10
+GROWTH_MIB = 24  # of a process over the whole soak, by the slope of its last two thirds: caches fill, and a short run has noise
+QUICK_REFUSAL_S = 5  # of 96 requests too many at once, on cores that make the load too
 
 
 def assert_nothing_wrong(outcome: Outcome) -> None:
@@ -59,6 +61,7 @@ def test_a_killed_replica_fails_at_most_what_it_was_working_on(target: Target, r
     )
     assert_nothing_wrong(outcome)
     assert outcome.failed + outcome.refused <= clients, outcome
+    assert outcome.longest_pause_s < REPLICA_BACK_S, outcome
 
 
 def test_haproxy_comes_back_by_itself(target: Target, report: Report) -> None:
@@ -73,6 +76,7 @@ def test_haproxy_comes_back_by_itself(target: Target, report: Report) -> None:
         afterwards = load.take()
     report("HAProxy is killed", outcome, "connections are refused until Ray Serve has started another")
     assert_nothing_wrong(outcome)
+    assert outcome.longest_pause_s < HAPROXY_BACK_S, outcome
     assert afterwards.failed == 0, afterwards
 
 
@@ -142,26 +146,37 @@ def serving_memory(target: Target) -> int:
 
 def test_far_beyond_capacity_the_excess_is_refused_at_once_and_memory_stays_bounded(target: Target, report: Report) -> None:
     seconds = 120 if AT_LENGTH else 15
-    before = serving_memory(target)
+    memory_before = serving_memory(target)
+    with target.load() as load:
+        wait_for_calls(load, 200)
+        before = load.take()
     with target.load(clients=2 * ROOM, pause_s=0.0) as load:
         wait_for_calls(load, WARM_UP_CALLS)
         load.take()
         time.sleep(seconds)
-        during = serving_memory(target)
+        grown = (serving_memory(target) - memory_before) / 2**20
         outcome = load.take()
+    ended, afterwards = time.monotonic(), [Outcome()]
     with target.load() as load:
-        wait_for_calls(load, 200)
-        afterwards = load.take()
-    grown = (during - before) / 2**20
+
+        def is_normal() -> bool:  # on a shared machine twice as long is as long
+            time.sleep(1)
+            afterwards.append(load.take())
+            return 0 < afterwards[-1].mean_call_s < 2 * before.mean_call_s
+
+        wait_until(is_normal, "latency as before", 10)
+        normal_s = time.monotonic() - ended
     report(
         f"{2 * ROOM} clients without pause for {seconds} s on a service with room for {ROOM} requests",
         outcome,
-        f"memory of replicas and HAProxy {grown:+.0f} MiB; longest call afterwards {afterwards.longest_call_s * 1000:.0f} ms",
+        f"the slowest refusal took {outcome.longest_refusal_s * 1000:.0f} ms; memory of replicas and HAProxy {grown:+.0f} MiB; "
+        f"latency as before after {normal_s:.0f} s",
     )
     assert_nothing_wrong(outcome)
     assert outcome.failed == 0, outcome
     assert outcome.refused > 0
-    assert afterwards.failed == afterwards.refused == 0, afterwards
+    assert outcome.longest_refusal_s < QUICK_REFUSAL_S, outcome
+    assert sum(outcome.lost for outcome in afterwards) == 0, afterwards
     assert grown < 200
 
 
@@ -170,53 +185,43 @@ def test_versions_and_replicas_come_and_go_without_a_failed_or_wrong_answer(targ
     damaged = target.folder / "damaged"
     damaged.mkdir(exist_ok=True)
     (damaged / "manifest.json").write_text("{}")
-
-    def run(*arguments: object) -> tuple[int, str]:
-        command = [sys.executable, "-m", "serve_app", *map(str, arguments), "--address", target.server.ray_address]
-        done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=300, check=False)
-        return done.returncode, done.stderr
-
-    total = Outcome()
     with target.load() as load:
         wait_for_calls(load, WARM_UP_CALLS)
         load.take()
         for _ in range(rounds):
-            assert run("deploy", target.folder / "2.0.0") == (0, "")
-            assert run("deploy", damaged)[0] == 1
-            assert run("rollback") == (0, "")
+            assert target.serve_app("deploy", target.folder / "2.0.0") == (0, "")
+            assert target.serve_app("deploy", damaged)[0] == 1
+            assert target.serve_app("rollback") == (0, "")
+            target.scale(2)
+            target.scale(1)
         total = load.take()
-    report(f"a good version, a bad one, and back, {rounds} times", total, f"answers by version: {dict(total.versions)}")
+    report(
+        f"a good version, a bad one, and back, a replica of each more and less, {rounds} times",
+        total,
+        f"answers by version: {dict(total.versions)}",
+    )
     assert_nothing_wrong(total)
     assert total.failed == total.refused == 0, total
     assert set(total.versions) == {"1.0.0", "2.0.0"}
 
 
-def test_damage_to_the_components_of_a_running_service_changes_no_answer(target: Target, report: Report) -> None:
+def test_damage_to_the_components_of_a_running_service_changes_no_answer(
+    target: Target, report: Report, tmp_path: Path
+) -> None:
     mine = target.folder / "2.0.0" / "model.pkl"
     whole = mine.read_bytes()
-    command = [
-        sys.executable,
-        "-m",
-        "serve_app",
-        "deploy",
-        str(target.folder / "2.0.0"),
-        "--address",
-        target.server.ray_address,
-    ]
-    assert subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, timeout=180, check=False).returncode == 0
+    elsewhere, _ = write_config(tmp_path)
+    assert target.serve_app("deploy", target.folder / "2.0.0") == (0, "")
     with target.load() as load:
         load.take()
         mine.write_bytes(whole[: len(whole) // 2])
         wait_for_calls(load, 200)
         outcome = load.take()
-        checked = subprocess.run(
-            [sys.executable, "-m", "serve_app", "check", str(target.folder / "2.0.0")],
-            cwd=PROJECT_ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        refusals = [
+            target.serve_app("deploy", target.folder / "2.0.0"),
+            target.serve_app("check", target.folder / "2.0.0"),
+            target.serve_app("run", "--config", elsewhere, "--components", target.folder / "2.0.0"),
+        ]
     mine.write_bytes(whole)
     report(
         "the components on disk are cut in half while they serve",
@@ -226,16 +231,13 @@ def test_damage_to_the_components_of_a_running_service_changes_no_answer(target:
     assert_nothing_wrong(outcome)
     assert outcome.failed == outcome.refused == 0, outcome
     assert set(outcome.versions) == {"2.0.0"}
-    assert checked.returncode == 1
-    assert checked.stderr.count("\n") == 1
+    assert [(code, said.count("\n"), "model.pkl" in said) for code, said in refusals] == [(1, 1, True)] * 3, refusals
 
 
 def test_hours_of_mixed_load_leave_memory_and_descriptors_flat(target: Target, report: Report) -> None:
-    watched: dict[psutil.Process, list[tuple[float, int, int]]] = {
-        process: []
-        for name in ("ServeReplica", "haproxy -", "ServeController", "HAProxyManager", "ProxyActor", "raylet")
-        for process in target.processes(name)
-    }
+    family = [target.server.process, *target.server.process.children(recursive=True)]
+    names = {process: f"{process.name()} {process.pid}" for process in family}
+    watched: dict[psutil.Process, list[tuple[float, int, int]]] = {process: [] for process in family}
     with target.load() as load, target.load(clients=1, rows_per_call=100, pause_s=0.05) as batches:
         wait_for_calls(load, WARM_UP_CALLS)
         load.take()
@@ -249,22 +251,23 @@ def test_hours_of_mixed_load_leave_memory_and_descriptors_flat(target: Target, r
                     del watched[process]
             time.sleep(SOAK_SECONDS / 100)
         outcome, large = load.take(), batches.take()
-    slopes, leaks = {}, {}
+    slopes: dict[str, float] = {}
+    leaks: dict[str, int] = {}
     for process, samples in watched.items():
         at, memory, descriptors = np.array(samples[len(samples) // 3 :], dtype=float).T  # the first third fills caches
-        slopes[process.name()] = float(np.polyfit(at, memory, 1)[0]) * 60 / 2**20
-        leaks[process.name()] = int(descriptors[-10:].max() - descriptors[:10].max())
-    steepest = max(slopes, key=lambda name: slopes[name])
+        slopes[names[process]] = float(np.polyfit(at, memory, 1)[0]) * 60 / 2**20
+        leaks[names[process]] = int(descriptors[-10:].max() - descriptors[:10].max())
+    steepest, minutes = max(slopes, key=lambda name: slopes[name]), SOAK_SECONDS / 60
     report(
-        f"{SOAK_SECONDS / 60:.0f} minutes of mixed load, one row and 100 rows a call",
+        f"{minutes:.0f} minutes of mixed load, one row and 100 rows a call",
         outcome,
-        f"and {large.answered:,} calls of 100 rows; memory of the process that grew most, {steepest}: "
+        f"and {large.answered:,} calls of 100 rows; of {len(slopes)} processes {steepest.rpartition(' ')[0]} grew most, by "
         f"{slopes[steepest]:+.2f} MiB a minute; descriptors {max(leaks.values()):+d}",
     )
     for found in (outcome, large):
         assert_nothing_wrong(found)
         assert found.failed == found.refused == 0, found
-    assert all(slope < 12 for slope in slopes.values()), slopes  # noise of a short run; a long one is what to look at
+    assert all(slope * minutes < GROWTH_MIB for slope in slopes.values()), slopes
     assert all(leak <= 8 for leak in leaks.values()), leaks
 
 
