@@ -23,11 +23,14 @@ class QueueAndWork:
 
     A request is scored by one replica, so bytes never call for more replicas than there are requests: one client that sends
     large calls one after the other gets no second replica, which could not help it. Where replicas tell of no bytes, requests
-    alone count.
+    alone count. A replica goes when those that stay would be busy to three quarters at most: otherwise a load at the edge of
+    what they can do would have one come and go again and again.
 
     Args:
         target_body_bytes: of the bodies that one replica is scoring at a time.
     """
+
+    BUSY_ENOUGH = 0.75
 
     def __init__(self, target_body_bytes: int) -> None:
         self._target_body_bytes = target_body_bytes
@@ -38,5 +41,8 @@ class QueueAndWork:
             return context.target_num_replicas, {}
         requests = context.total_num_requests
         body_bytes = sum((context.aggregated_metrics or {}).get(BODY_BYTES, {}).values())
-        wanted_by_work = min(body_bytes / self._target_body_bytes, requests)
-        return max(requests / context.config.get_target_ongoing_requests(), wanted_by_work), {}
+        by_requests, by_work = requests / context.config.get_target_ongoing_requests(), body_bytes / self._target_body_bytes
+        wanted = max(by_requests, min(by_work, requests))
+        if wanted < context.current_num_replicas:
+            wanted = min(wanted / self.BUSY_ENOUGH, context.current_num_replicas)
+        return wanted, {}

@@ -227,8 +227,7 @@ def scaling(  # noqa: PLR0913, PLR0917 - an option each
     print_run(done, _console)
     replicas = sampler.replicas()
     for name in replicas.counts:
-        first, most, last = replicas.extremes(name)
-        _console.print(f"{name} replicas: {first} before, at most {most}, {last} at the end")
+        _console.print(replicas.summary(name))
     chart = chart or out / "scaling.svg"
     draw_scaling(done.records, replicas, title="Replicas follow the queue", path=chart)
     _console.print(f"{chart} shows it")

@@ -9,6 +9,7 @@ import csv
 import threading
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -37,10 +38,11 @@ class Replicas:
     at_s: list[float]
     counts: dict[str, list[int]]
 
-    def extremes(self, deployment: str) -> tuple[int, int, int]:
-        """First, most and last."""
+    def summary(self, deployment: str) -> str:
+        """How many there were, and how often that changed."""
         found = self.counts[deployment]
-        return found[0], max(found), found[-1]
+        changes = sum(before != after for before, after in pairwise(found))
+        return f"{deployment} replicas: {found[0]} before, at most {max(found)}, {found[-1]} at the end; {changes} changes"
 
 
 class ReplicaSampler:

@@ -30,7 +30,8 @@ def test_replicas_rise_above_the_minimum_under_load_and_return_to_it_and_no_call
     done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"Passed: waves: all [\d,]+ calls were answered as expected", done.stdout)
-    assert "Preprocessor replicas: 1 before, at most 2, 1 at the end" in done.stdout
+    assert "Preprocessor replicas: 1 before, at most 2, 1 at the end; 2 changes" in done.stdout
+    assert re.search(r"Classifier replicas: 1 before, at most [12], 1 at the end; [02] changes", done.stdout), done.stdout
     assert "</svg>" in chart.read_text(encoding="utf-8")
 
 

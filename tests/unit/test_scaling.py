@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
@@ -62,7 +63,12 @@ def test_one_client_with_one_huge_call_after_the_other_gets_no_second_replica() 
 
 
 def test_replicas_that_tell_of_no_bytes_are_counted_by_requests() -> None:
-    assert wanted(64) == 0.5
+    assert wanted(192) == 1.5
+
+
+@pytest.mark.parametrize(("requests", "replicas"), [(96, 1), (97, 2), (128, 2), (200, 2)])
+def test_of_two_replicas_one_goes_when_the_other_would_be_busy_to_three_quarters(requests: float, replicas: int) -> None:
+    assert math.ceil(wanted(requests, replicas=2)) == replicas
 
 
 def test_before_the_first_replica_there_is_nothing_to_go_by() -> None:
@@ -70,11 +76,11 @@ def test_before_the_first_replica_there_is_nothing_to_go_by() -> None:
 
 
 @given(requests=st.floats(0, 1e6), told=st.lists(st.floats(0, 1e12), max_size=4), replicas=st.integers(1, 9))
-def test_never_fewer_than_the_queue_calls_for_nor_more_for_bytes_than_there_are_requests(
+def test_never_fewer_than_the_queue_calls_for_nor_more_than_there_are_already_or_requests(
     requests: float, told: list[float], replicas: int
 ) -> None:
     by_queue = requests / 128
-    assert by_queue <= wanted(requests, *told, replicas=replicas) <= max(by_queue, requests)
+    assert by_queue <= wanted(requests, *told, replicas=replicas) <= max(by_queue, requests, replicas)
 
 
 def test_ray_serve_sends_it_to_its_controller_which_does_not_know_the_package() -> None:
