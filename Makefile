@@ -21,14 +21,15 @@ test-docker: .venv/.installed-dev data
 	  { echo "docker and docker compose have to answer: see above" >&2; exit 1; }
 	$(BIN)/python -m pytest -m docker
 
-# What faults cost, a few minutes; with FAULTS_AT_LENGTH=1 a quarter of an hour, and with RELIABILITY_REPORT=docs/reliability.md
+# What faults cost, six minutes; with FAULTS_AT_LENGTH=1 half an hour, and with RELIABILITY_REPORT=docs/reliability.md
 # the table goes there.
 faults: .venv/.installed-dev data
 	$(BIN)/python -m pytest -m faults tests/faults
 
 # Half an hour of mixed load: does anything grow?
+SOAK_SECONDS ?= 1800
 soak: .venv/.installed-dev data
-	SOAK_SECONDS=1800 $(BIN)/python -m pytest -m faults tests/faults -k mixed_load
+	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m faults tests/faults -k mixed_load
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check .
