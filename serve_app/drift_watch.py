@@ -77,6 +77,8 @@ class DriftWatch:
 
     def record(self, values: Array, probabilities: Array) -> None:
         """Counts rows that were scored: values of shape (rows, columns), probabilities of shape (rows, classes)."""
+        if not len(values):
+            return  # of no rows there are no shares
         pane = self._current_pane()
         if self._counts is None or pane != self._pane:
             self._keep_unsent()

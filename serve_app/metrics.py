@@ -8,6 +8,7 @@ while there is something to hand over. Knows no HTTP: requests, their latency an
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,9 +34,13 @@ BATCH_ROWS_BOUNDARIES = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1
 _FLUSH_INTERVAL_S = 1.0
 _MAX_KEPT_ROWS = 65536  # of which the arrays are kept until the sums are made
 
+_logger = logging.getLogger("ray.serve")  # the logger whose records Ray Serve keeps with the replica's
+
 
 class ReplicaMetrics:
     """The metrics of one replica, of either deployment. All methods belong to the replica's event loop.
+
+    A figure that cannot be told is logged, and never fails a request or a health check.
 
     Args:
         components: those that the replica holds.
@@ -128,14 +133,25 @@ class ReplicaMetrics:
 
     def tell_facts(self) -> None:
         """Tells what is true of the model; Ray forgets a gauge that is not set again within 20 s."""
-        for gauge, value, tags in self._facts:
-            gauge.set(value, tags)
-        if self.drift is not None:
-            for column, value in self.drift.psi().items():
-                self._psi.set(value, {"column": column})
+        try:
+            for gauge, value, tags in self._facts:
+                gauge.set(value, tags)
+            if self.drift is not None:
+                for column, value in self.drift.psi().items():
+                    self._psi.set(value, {"column": column})
+        except Exception:
+            _logger.exception("a gauge could not be set")
 
     def flush(self) -> None:
         """Hands over to Ray what was recorded since the last time."""
+        try:
+            self._hand_over()
+        except Exception:
+            _logger.exception("what was counted could not be handed over")
+        finally:
+            self._forget()
+
+    def _hand_over(self) -> None:
         if self._values:
             values, probabilities = concatenate(self._values), concatenate(self._probabilities)
             # Nulls are few: counting their columns takes a tenth of the time of a sum along the rows.
@@ -150,20 +166,19 @@ class ReplicaMetrics:
             _add(self._unknown_categories, "column", self._unknown)
             if self.drift is not None:
                 self.drift.record(values, probabilities)
-            self._values.clear()
-            self._probabilities.clear()
-            self._unknown.clear()
-            self._kept_rows = 0
         _add(self._rows_refused, "reason", self._refused)
-        self._refused.clear()
         for rows in self._batches:
             self._batch_rows.observe(rows)
-        self._batches.clear()
         for counter, seconds in zip(
             self._seconds.values(), (self._decode_seconds, self.transform_seconds, self._score_seconds), strict=True
         ):
             if seconds > 0:
                 counter.inc(seconds)
+
+    def _forget(self) -> None:
+        for kept in (self._values, self._probabilities, self._unknown, self._refused, self._batches):
+            kept.clear()
+        self._kept_rows = 0
         self._decode_seconds = self.transform_seconds = self._score_seconds = 0.0
 
     def _flush_soon(self) -> None:

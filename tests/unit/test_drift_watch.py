@@ -129,3 +129,14 @@ def test_a_replica_tells_the_index_of_what_it_saw_alone(distribution: Distributi
     assert before == {}
     assert after["n"] > 1
     assert after["(score)"] < 0.1
+
+
+def test_requests_of_no_rows_are_nothing_to_compare(distribution: Distribution, handle: Handle) -> None:
+    async def tell() -> tuple[dict[str, float], dict[str, Any]]:
+        watch = DriftWatch("digest", distribution, "one")
+        watch.record(*rows(0, 0))
+        return watch.psi(), await watch.report()
+
+    index, found = asyncio.run(tell())
+    assert index == {}
+    assert (found["rows"], found["replicas"], found["score"]) == (0, 0, None)

@@ -138,3 +138,37 @@ def test_the_times_of_both_stages_are_handed_over(recorder: ReplicaMetrics, hand
 
     asyncio.run(one_batch())
     assert handed_over == {"transform": 0.25, "score": 0.5}
+
+
+def test_a_figure_that_cannot_be_told_is_logged_and_harms_nobody(
+    recorder: ReplicaMetrics, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(value: float, tags: dict[str, str]) -> None:
+        raise TypeError(f"{value} {tags}")
+
+    gauge, *_ = recorder._facts[0]
+    monkeypatch.setattr(gauge, "set", fail)
+    recorder.tell_facts()  # Ray Serve ends a replica whose health check, which calls this, fails three times
+    assert "a gauge could not be set" in caplog.text
+
+
+def test_what_cannot_be_counted_is_logged_and_not_kept(
+    recorder: ReplicaMetrics,
+    handed_over: dict[str, float],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: object) -> None:
+        raise TypeError("no such class")
+
+    async def one_that_fails_and_one_that_does_not() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(metrics, "predicted_class_indices", fail)
+            recorder.record_scored(*scored(3), [])
+            recorder.flush()
+        recorder.record_scored(*scored(2), [])
+        recorder.flush()
+
+    asyncio.run(one_that_fails_and_one_that_does_not())
+    assert "could not be handed over" in caplog.text
+    assert handed_over == {"rows_scored 0": 2}
