@@ -72,7 +72,7 @@ _HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 415: "unsupported_en
 _JSON = (b"content-type", b"application/json")
 # What anybody may see where there are keys: whether the service lives, and how to talk to it. All else takes a key.
 _OPEN = re.compile(r"/health|/ready|/docs|/docs/assets/.*|/openapi\.json")
-_SCOPES: dict[str, keys.Scope] = {"/predict": "predict", "/model": "model"}
+_SCOPES: dict[str, keys.Scope] = {"/predict": "predict", "/model": "model", "/drift": "model"}
 _REALM = 'Bearer realm="class-prediction"'
 
 
