@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 from starlette.exceptions import HTTPException
 
+from serve_app import api
 from serve_app.admission import Admission, Held
 from serve_app.api import _ClientGoneError, _error_response, _read_body, build_http_app
 from serve_app.components import Components
@@ -99,6 +101,12 @@ def test_a_body_that_inflates_beyond_the_limit_is_too_large() -> None:
     assert gzipped([part(gzip.compress(b"x" * 100), more=False)]) == b"x" * 100
     with pytest.raises(BodyTooLargeError):
         gzipped([part(gzip.compress(b"x" * 101), more=False)])
+
+
+def test_inflating_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api.Inflater, "pieces", lambda *_: itertools.repeat(b"["))
+    with pytest.raises(TimeoutError):
+        read([part(b"x", more=False)], [(b"content-encoding", b"gzip")], Limits(read_timeout_s=0.1))
 
 
 @pytest.mark.parametrize("encoding", [b"br", b"deflate", b"gzip, gzip", b"zstd", b"gzip;q=1"])
