@@ -243,10 +243,10 @@ def memory_of(server: Server) -> int:
     return sum(process.memory_info().rss for process in replicas)
 
 
-def test_clients_cannot_switch_limits_off(hardened: Hardened) -> None:
-    headers = {"x_request_timeout_seconds": "0", "x_request_disconnect_disabled": "?1", "x_session_id": "x"}
-    body = gzip.compress(b" " * (MAX_BODY_BYTES + 1))
-    assert hardened.predict(body, content_encoding="gzip", **headers).status_code == 413
+def test_headers_that_steer_ray_serve_are_ignored(hardened: Hardened, example: dict[str, Any]) -> None:
+    # Ray Serve would end a request of this many rows with 408 after that little time.
+    headers = {"x_request_timeout_seconds": "0.000001", "x_request_disconnect_disabled": "?0", "x_session_id": "x"}
+    assert hardened.predict(json.dumps([example] * 1000), **headers).status_code == 200
 
 
 def test_a_request_id_that_could_forge_is_replaced_and_a_long_one_too(hardened: Hardened, row: str) -> None:
