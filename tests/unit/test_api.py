@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import pytest
 from starlette.exceptions import HTTPException
 
-from serve_app import api
 from serve_app.admission import Admission, Held
 from serve_app.api import _ClientGoneError, _error_response, _read_body, build_http_app
 from serve_app.components import Components
+from serve_app.compression import Inflater
 from serve_app.config import AccessSettings, Limits, Settings
 from serve_app.errors import (
     BodyTooLargeError,
@@ -104,7 +104,7 @@ def test_a_body_that_inflates_beyond_the_limit_is_too_large() -> None:
 
 
 def test_inflating_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.Inflater, "pieces", lambda *_: itertools.repeat(b"["))
+    monkeypatch.setattr(Inflater, "pieces", lambda *_: itertools.repeat(b"["))
     with pytest.raises(TimeoutError):
         read([part(b"x", more=False)], [(b"content-encoding", b"gzip")], Limits(read_timeout_s=0.1))
 
@@ -223,7 +223,11 @@ def ask(service: Service, method: str, path: str, body: bytes = b"", key: str | 
 
     headers = [] if key is None else [(b"authorization", b"Bearer " + key.encode())]
     scope = {"type": "http", "method": method, "path": path, "headers": headers, "query_string": b"", "root_path": ""}
-    asyncio.run(build_http_app(service)(scope, receive, send))
+
+    async def answer() -> None:
+        await build_http_app(service)(scope, receive, send)
+
+    asyncio.run(answer())
     return Answer(said[0]["status"], dict(said[0]["headers"]), b"".join(message["body"] for message in said[1:]))
 
 
