@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from serve_app.errors import OverloadedError
 
-__all__ = ["Admission", "Held"]
+__all__ = ["SMALL_BYTES", "Admission", "Held"]
+
+SMALL_BYTES = 1024 * 1024
+"""A request up to this size is always admitted: a few large bodies that take their time must not shut everybody else out. What
+such requests hold together is bounded by their number, which Ray Serve bounds."""
 
 
 class Admission:
     """The bytes of all requests of a replica.
 
     Args:
-        max_bytes: of bodies, as they come and inflated. One body is always admitted, whatever its size.
+        max_bytes: of bodies, as they come and inflated. One body alone is always admitted, whatever its size, and so is each
+            of up to ``SMALL_BYTES``.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -29,7 +34,8 @@ class Admission:
         Raises:
             OverloadedError: there is no room for them beside the other requests.
         """
-        if self.held_bytes + count > self._max_bytes and self.held_bytes > of_request:
+        is_small = of_request + count <= SMALL_BYTES
+        if self.held_bytes + count > self._max_bytes and not is_small and self.held_bytes > of_request:
             raise OverloadedError
         self.held_bytes += count
 

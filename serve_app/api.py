@@ -72,7 +72,7 @@ _HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 415: "unsupported_en
 _JSON = (b"content-type", b"application/json")
 # What anybody may see where there are keys: whether the service lives, and how to talk to it. All else takes a key.
 _OPEN = re.compile(r"/health|/ready|/docs|/docs/assets/.*|/openapi\.json")
-_SCOPES: dict[str, keys.Scope] = {"/predict": "predict", "/model": "model"}
+_SCOPES: dict[str, keys.Scope] = {"/predict": "predict", "/model": "model", "/drift": "model"}
 _REALM = 'Bearer realm="class-prediction"'
 
 
@@ -281,6 +281,7 @@ async def _read_body(scope: Scope, receive: Receive, limits: Limits, held: Held)
         BodyTooSlowError: it is.
         MalformedGzipError: it should be gzip, and is not.
         OverloadedError: there is no room for it beside other requests.
+        TimeoutError: it cannot be inflated in time.
         _ClientGoneError: the client disconnected.
     """
     is_gzip = False
@@ -324,11 +325,12 @@ def _says_gzip(content_encoding: bytes) -> bool:
 
 async def _inflated(body: bytes | bytearray, limits: Limits, held: Held) -> bytearray:
     inflater, inflated = Inflater(limits.max_body_bytes), bytearray()
-    for piece in inflater.pieces(body):
-        if inflated:
-            await asyncio.sleep(0)  # a large body: let others work between two pieces
-        held.grow(len(piece))
-        inflated += piece
+    async with asyncio.timeout(limits.read_timeout_s):
+        for piece in inflater.pieces(body):
+            if inflated:
+                await asyncio.sleep(0)  # a large body: let others work between two pieces
+            held.grow(len(piece))
+            inflated += piece
     inflater.finish()
     return inflated
 

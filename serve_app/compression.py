@@ -13,6 +13,7 @@ from serve_app.errors import BodyTooLargeError, MalformedGzipError
 __all__ = ["Inflater"]
 
 _GZIP = 16 + zlib.MAX_WBITS  # zlib's way to say: a gzip header and trailer, and nothing else
+_SLICE_BYTES = 64 * 1024  # fed at a time: zlib copies what it has not used yet for each piece that comes out
 _PIECE_BYTES = 256 * 1024  # about a millisecond of inflating: as long as a neighbour's request may have to wait
 
 
@@ -35,6 +36,11 @@ class Inflater:
             BodyTooLargeError: all of it so far is larger than the limit; not more than one piece beyond it was ever held.
             MalformedGzipError: it is no gzip, or something stands behind it.
         """
+        view = memoryview(compressed)
+        for start in range(0, len(view), _SLICE_BYTES):
+            yield from self._pieces_of_slice(view[start : start + _SLICE_BYTES])
+
+    def _pieces_of_slice(self, compressed: bytes | memoryview) -> Iterator[bytes]:
         while True:
             if compressed and self._decompress.eof:
                 raise MalformedGzipError("something stands behind its end")

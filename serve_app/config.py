@@ -54,10 +54,10 @@ class ServeBatchSettings(BatchSettings, frozen=True):
 class Limits(_Section, frozen=True):
     """What one request may ask for.
 
-    ``max_held_bytes`` is of all requests of a replica together. ``max_body_bytes`` holds for the body as it comes and for
-    what it inflates to; ``max_text_characters`` for a value of a column that the model uses; ``max_nesting`` for arrays and
-    objects within a row. A body may pause for ``idle_timeout_s`` and take ``read_timeout_s`` in all; the client has
-    ``send_timeout_s`` to take its answers.
+    ``max_held_bytes`` is of all requests of a replica together; none of up to 1 MiB is refused for it. ``max_body_bytes`` holds
+    for the body as it comes and for what it inflates to; ``max_text_characters`` for a value of a column that the model uses;
+    ``max_nesting`` for arrays and objects within a row. A body may pause for ``idle_timeout_s`` and take ``read_timeout_s`` in
+    all; the client has ``send_timeout_s`` to take its answers.
     """
 
     max_body_bytes: Positive = 256 * 1024 * 1024

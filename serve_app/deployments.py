@@ -99,7 +99,7 @@ class Classifier:
     async def check_health(self) -> None:
         """Raises RuntimeError when the batching task, which nothing revives, has ended; Ray Serve calls it now and then."""
         for model in self._models.held():
-            model.metrics.tell_facts()
+            model.metrics.tell_held()
         if not await self._score._is_batching_task_alive():  # noqa: SLF001 - the only way to see it
             raise RuntimeError("the batching task has ended")
 
@@ -249,7 +249,7 @@ class Preprocessor:
 
     async def check_health(self) -> None:
         """Healthy as long as it answers at all; Ray Serve calls it now and then."""
-        self._serving.metrics.tell_facts()
+        self._serving.metrics.tell_serving()
 
     async def _try(self, reference: ModelReference | None) -> Pipeline | None:
         """The pipeline of a version that has been loaded and seen to work, or None."""

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from serve_app.schema import Column
 
-__all__ = ["QUANTILES", "Bins", "Counts", "Distribution", "compare", "describe", "psi", "scores_of"]
+__all__ = ["QUANTILES", "TOO_FEW_ROWS", "Bins", "Counts", "Distribution", "compare", "describe", "psi", "scores_of"]
 
 Array = NDArray[np.float64]
 
@@ -32,6 +32,8 @@ _DECILES = np.arange(1, 10) / 10
 _LEAST_SHARE = 1e-4
 _CHANCE = 0.05  # what chance alone may make of the index; with more of it rows are too few
 _SKETCH_SIZE = 350  # a rank is right to about 0.8 percent
+TOO_FEW_ROWS = "too few rows"
+"""The verdict where chance alone may make that much of the index."""
 _MODERATE, _DRIFTED = 0.1, 0.25
 
 
@@ -175,7 +177,7 @@ def _compare_bins(bins: Bins, shares: Array, quantiles: Sequence[float], rows: i
     index = psi(bins.shares, shares)
     chance = (len(bins.shares) - 1) / rows
     if chance > _CHANCE:
-        verdict = "too few rows"
+        verdict = TOO_FEW_ROWS
     else:
         verdict = "stable" if index < _MODERATE else "moderate" if index < _DRIFTED else "drifted"
     said = {"psi": index, "verdict": verdict, "by_chance": chance, "missing": float(shares[-1])}

@@ -13,14 +13,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from serve_app.drift import Counts, Distribution, compare, scores_of
+from serve_app.drift import TOO_FEW_ROWS, Counts, Distribution, compare, scores_of
 
 __all__ = ["PANES", "PANE_S", "Collector", "DriftWatch"]
 
@@ -77,6 +77,8 @@ class DriftWatch:
 
     def record(self, values: Array, probabilities: Array) -> None:
         """Counts rows that were scored: values of shape (rows, columns), probabilities of shape (rows, classes)."""
+        if not len(values):
+            return  # of no rows there are no shares
         pane = self._current_pane()
         if self._counts is None or pane != self._pane:
             self._keep_unsent()
@@ -112,7 +114,7 @@ class DriftWatch:
             "window_seconds": PANE_S * PANES,
             "replicas": len({replica for replica, _ in received}),
             "training_rows": self._distribution.rows,
-            **compare(self._distribution, merged),
+            **_without_cells_of_few(compare(self._distribution, merged)),
         }
 
     def _current_pane(self) -> int:
@@ -151,6 +153,19 @@ class DriftWatch:
             # It is found or made by calls that wait for Ray: not on the event loop.
             self._actor = await asyncio.to_thread(_find_or_make_actor)
         return self._actor
+
+
+def _without_cells_of_few(found: dict[str, Any]) -> dict[str, Any]:
+    """What was found, less what would be the cells of a client's rows rather than a distribution of many."""
+    return {
+        **found,
+        "columns": {name: _less(one) for name, one in found["columns"].items()},
+        "score": found["score"] and _less(found["score"]),
+    }
+
+
+def _less(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {key: found[key] for key in ("psi", "verdict", "by_chance")} if found["verdict"] == TOO_FEW_ROWS else found
 
 
 def _find_or_make_actor() -> Any:

@@ -5,22 +5,26 @@ times feature; of trees it is what TreeSHAP (Lundberg et al. 2020, by the ``shap
 the score: of two classes the log-odds of the positive one, of more the predicted class's part of the softmax; of a forest,
 whose trees average probabilities, the probability. ``shap`` is imported when the first row is explained, not before.
 
-Nothing can be said of an estimator that is neither linear nor trees.
+Steps before the estimator that fill in or scale each feature by itself leave it the feature that it was. Nothing can be said
+of an estimator that is neither linear nor trees, and nothing is said where the sum is not what was answered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from serve_app.components import Components
 from serve_app.errors import NotExplainableError
+from serve_app.model import Step, standardise, take_apart
 from serve_app.schema import Column
+from serve_app.trees import softmax
 
 __all__ = ["Explainer", "Explanation", "Reason"]
 
@@ -28,17 +32,23 @@ Array = NDArray[np.float64]
 Scale = Literal["log_odds", "class_score", "probability"]
 
 _MOST_REASONS = 5
+_SLICE_ROWS = 2  # shap lets no other thread run meanwhile: some milliseconds of a forest
+_TOLERANCE = 1e-6  # of a probability; what is right is so to about 1e-12
 
 
-class _LinearParts(NamedTuple):
+class _Parts(NamedTuple):
+    """What a model is made of: one output where two classes have one score, else one for each class."""
+
     scale: Scale
-    coefficients: Array  # (classes, features)
-    intercepts: Array  # (classes,)
+    contributions: Callable[[Array], Array]  # (rows, features) to (rows, features, outputs)
+    bases: Array  # (outputs,)
+    steps: Sequence[Step] = ()
 
-
-class _TreeParts(NamedTuple):
-    scale: Scale
-    explainer: Any  # shap.TreeExplainer
+    def probabilities(self, sums: Array) -> Array:
+        """What scores, of shape (rows, outputs), mean."""
+        if self.scale == "probability":
+            return sums
+        return softmax(sums) if self.scale == "class_score" else np.asarray(expit(sums))
 
 
 class Reason(msgspec.Struct, frozen=True):
@@ -75,8 +85,12 @@ class Explainer:
         self._classes = components.manifest.classes
 
     @cached_property
-    def _parts(self) -> _LinearParts | _TreeParts:
-        return self._linear_parts() or self._tree_parts()
+    def _parts(self) -> _Parts:
+        apart = take_apart(self._components.model)
+        if apart is None:
+            raise NotExplainableError("a step before the estimator makes other features of the columns")
+        steps, estimator = apart
+        return (_linear_parts(estimator) or _tree_parts(estimator))._replace(steps=steps)
 
     def explain(self, values: Array, predicted: Sequence[int]) -> list[Explanation]:
         """An explanation of each row.
@@ -86,13 +100,15 @@ class Explainer:
             predicted: the position of each row's predicted class; of two classes it is the positive one that is explained.
 
         Raises:
-            NotExplainableError: the model is neither linear nor trees, or shap is not installed.
+            NotExplainableError: the model is neither linear nor trees, or shap is not installed, or takes it for another model.
         """
         if not len(values):
             return []
         matrix = self._components.encoder.encode(values)
         classes = np.ones(len(values), dtype=np.intp) if len(self._classes) == 2 else np.asarray(predicted, dtype=np.intp)
-        contributions, bases = self._contributions(matrix, classes)
+        slices = [slice(start, start + _SLICE_ROWS) for start in range(0, len(matrix), _SLICE_ROWS)]
+        found = [self._contributions(matrix[piece], classes[piece]) for piece in slices]
+        contributions, bases = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
         by_column = np.zeros((len(values), len(self._columns)))
         for feature, column in enumerate(self._column_of):
             by_column[:, column] += contributions[:, feature]
@@ -122,39 +138,50 @@ class Explainer:
 
     def _contributions(self, matrix: Array, classes: NDArray[np.intp]) -> tuple[Array, Array]:
         """Of each feature, shape (rows, features), and the base, shape (rows,), for the given class of each row."""
-        if isinstance(self._parts, _LinearParts):
-            return matrix * self._parts.coefficients[classes], self._parts.intercepts[classes]
-        found = np.asarray(self._parts.explainer.shap_values(matrix, check_additivity=False))
-        bases = np.ravel(self._parts.explainer.expected_value)
-        if found.ndim == 3:  # (rows, features, classes)
-            return found[np.arange(len(matrix)), :, classes], bases[classes]
-        return found, np.full(len(matrix), bases[-1])
+        parts = self._parts
+        found = parts.contributions(standardise(matrix, parts.steps))
+        rows = np.arange(len(matrix))
+        outputs = classes if len(parts.bases) > 1 else np.zeros_like(classes)
+        explained = parts.probabilities(found.sum(axis=1) + parts.bases)[rows, outputs]
+        answered = self._components.scorer.score(matrix)[rows, classes]
+        if not (np.abs(explained - answered) <= _TOLERANCE).all():
+            raise NotExplainableError("what its columns contribute does not add up to what was answered")
+        return found[rows, :, outputs], parts.bases[outputs]
 
-    def _linear_parts(self) -> _LinearParts | None:
-        from sklearn.linear_model import LogisticRegression
 
-        model = self._components.model
-        if not isinstance(model, LogisticRegression):
-            return None
-        intercepts = np.broadcast_to(np.ravel(model.intercept_), len(model.coef_))
-        if len(self._classes) > 2:
-            return _LinearParts("class_score", model.coef_, intercepts)
-        return _LinearParts("log_odds", np.vstack([-model.coef_, model.coef_]), np.concatenate([-intercepts, intercepts]))
+def _linear_parts(model: Any) -> _Parts | None:
+    from sklearn.linear_model import LogisticRegression
 
-    def _tree_parts(self) -> _TreeParts:
-        from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
-        from sklearn.tree import DecisionTreeClassifier
+    if not isinstance(model, LogisticRegression):
+        return None
+    coefficients = model.coef_.T  # (features, outputs)
+    bases = np.broadcast_to(np.ravel(model.intercept_), coefficients.shape[1:])
+    scale: Scale = "log_odds" if len(bases) == 1 else "class_score"
+    return _Parts(scale, lambda matrix: matrix[:, :, np.newaxis] * coefficients, bases)
 
-        model = self._components.model
-        forests = (ExtraTreesClassifier, RandomForestClassifier, DecisionTreeClassifier)
-        if not isinstance(model, (HistGradientBoostingClassifier, *forests)):
-            raise NotExplainableError(f"a {type(model).__name__} is neither linear nor trees")
-        try:
-            import shap
-        except ModuleNotFoundError as error:
-            raise NotExplainableError("trees are explained by the package shap, which make install-data installs") from error
-        scores: Scale = "log_odds" if len(self._classes) == 2 else "class_score"
-        return _TreeParts("probability" if isinstance(model, forests) else scores, shap.TreeExplainer(model))
+
+def _tree_parts(model: Any) -> _Parts:
+    from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+    from sklearn.tree import DecisionTreeClassifier
+
+    is_boosted = isinstance(model, HistGradientBoostingClassifier)
+    if not is_boosted and not isinstance(model, (ExtraTreesClassifier, RandomForestClassifier, DecisionTreeClassifier)):
+        raise NotExplainableError(f"a {type(model).__name__} is neither linear nor trees")
+    if is_boosted and model.is_categorical_ is not None:
+        raise NotExplainableError("its trees split categories, which the package shap does not know of")
+    try:
+        import shap
+    except ModuleNotFoundError as error:
+        raise NotExplainableError("trees are explained by the package shap, which make install-data installs") from error
+    explainer = shap.TreeExplainer(model)
+
+    def contributions(matrix: Array) -> Array:
+        found = np.asarray(explainer.shap_values(matrix, check_additivity=False))
+        return found if found.ndim == 3 else found[:, :, np.newaxis]
+
+    bases = np.ravel(explainer.expected_value)
+    scale: Scale = "probability" if not is_boosted else "log_odds" if len(bases) == 1 else "class_score"
+    return _Parts(scale, contributions, bases)
 
 
 def _said(column: Column, value: float) -> str:

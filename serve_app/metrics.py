@@ -8,6 +8,7 @@ while there is something to hand over. Knows no HTTP: requests, their latency an
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,11 +32,16 @@ Array = NDArray[np.float64]
 
 BATCH_ROWS_BOUNDARIES = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10000.0]
 _FLUSH_INTERVAL_S = 1.0
+_Fact = tuple[Any, float, dict[str, str]]  # gauge, value and tags
 _MAX_KEPT_ROWS = 65536  # of which the arrays are kept until the sums are made
+
+_logger = logging.getLogger("ray.serve")  # the logger whose records Ray Serve keeps with the replica's
 
 
 class ReplicaMetrics:
     """The metrics of one replica, of either deployment. All methods belong to the replica's event loop.
+
+    A figure that cannot be told is logged, and never fails a request or a health check.
 
     Args:
         components: those that the replica holds.
@@ -54,6 +60,7 @@ class ReplicaMetrics:
                 description="Population stability index of a column's values, as seen by this replica alone.",
                 tag_keys=("column",),
             )
+        self._version = manifest.version
         self._classes = [str(label) for label in manifest.classes]
         self._threshold = manifest.threshold
         self._columns = [column.name for column in components.encoder.columns]
@@ -68,9 +75,11 @@ class ReplicaMetrics:
         self._task: asyncio.Task[None] | None = None
 
         self._rows_scored = _counter(
-            "rows_scored", "Rows that were scored, by the class that they were given.", "predicted_class"
+            "rows_scored", "Rows that were scored, by the class that they were given.", "version", "predicted_class"
         )
-        self._rows_refused = _counter("rows_refused", "Rows that could not be scored, by their first problem.", "reason")
+        self._rows_refused = _counter(
+            "rows_refused", "Rows that could not be scored, by their first problem.", "version", "reason"
+        )
         self._nulls = _counter("nulls", "Cells of scored rows that were null or empty.", "column")
         self._unknown_categories = _counter(
             "unknown_categories", "Cells whose category the model does not know, scored as if they were null.", "column"
@@ -88,8 +97,8 @@ class ReplicaMetrics:
             description="Rows that were processed together.",
             boundaries=BATCH_ROWS_BOUNDARIES,
         )
-        self._facts = _facts(components)
-        self.tell_facts()
+        self._info = _info(components)
+        self._training = _training(components)
 
     def timed(self, chunks: Iterable[RowChunk]) -> Iterator[RowChunk]:
         """The same chunks; what it takes to make them counts as decoding, what their consumer does in between does not."""
@@ -126,16 +135,34 @@ class ReplicaMetrics:
         self._refused.update(first.values())
         self._flush_soon()
 
-    def tell_facts(self) -> None:
-        """Tells what is true of the model; Ray forgets a gauge that is not set again within 20 s."""
-        for gauge, value, tags in self._facts:
-            gauge.set(value, tags)
-        if self.drift is not None:
-            for column, value in self.drift.psi().items():
-                self._psi.set(value, {"column": column})
+    def tell_held(self) -> None:
+        """Tells that the replica holds the model; Ray forgets a gauge that is not set again within 20 s."""
+        self._tell([self._info])
+
+    def tell_serving(self) -> None:
+        """Tells of the version that serves how its training rows were, too: rows are compared with those of one version."""
+        self._tell([self._info, *self._training])
+
+    def _tell(self, facts: Iterable[_Fact]) -> None:
+        try:
+            for gauge, value, tags in facts:
+                gauge.set(value, tags)
+            if self.drift is not None:
+                for column, value in self.drift.psi().items():
+                    self._psi.set(value, {"column": column})
+        except Exception:
+            _logger.exception("a gauge could not be set")
 
     def flush(self) -> None:
         """Hands over to Ray what was recorded since the last time."""
+        try:
+            self._hand_over()
+        except Exception:
+            _logger.exception("what was counted could not be handed over")
+        finally:
+            self._forget()
+
+    def _hand_over(self) -> None:
         if self._values:
             values, probabilities = concatenate(self._values), concatenate(self._probabilities)
             # Nulls are few: counting their columns takes a tenth of the time of a sum along the rows.
@@ -146,24 +173,24 @@ class ReplicaMetrics:
                 nulls[column] -= cells
             classes = np.bincount(predicted_class_indices(probabilities, self._threshold), minlength=len(self._classes))
             _add(self._nulls, "column", nulls)
-            _add(self._rows_scored, "predicted_class", dict(zip(self._classes, classes.tolist(), strict=True)))
+            scored = dict(zip(self._classes, classes.tolist(), strict=True))
+            _add(self._rows_scored, "predicted_class", scored, version=self._version)
             _add(self._unknown_categories, "column", self._unknown)
             if self.drift is not None:
                 self.drift.record(values, probabilities)
-            self._values.clear()
-            self._probabilities.clear()
-            self._unknown.clear()
-            self._kept_rows = 0
-        _add(self._rows_refused, "reason", self._refused)
-        self._refused.clear()
+        _add(self._rows_refused, "reason", self._refused, version=self._version)
         for rows in self._batches:
             self._batch_rows.observe(rows)
-        self._batches.clear()
         for counter, seconds in zip(
             self._seconds.values(), (self._decode_seconds, self.transform_seconds, self._score_seconds), strict=True
         ):
             if seconds > 0:
                 counter.inc(seconds)
+
+    def _forget(self) -> None:
+        for kept in (self._values, self._probabilities, self._unknown, self._refused, self._batches):
+            kept.clear()
+        self._kept_rows = 0
         self._decode_seconds = self.transform_seconds = self._score_seconds = 0.0
 
     def _flush_soon(self) -> None:
@@ -184,27 +211,34 @@ def _counter(name: str, description: str, *tag_keys: str) -> Any:
     return metrics.Counter(f"class_prediction_{name}", description=description, tag_keys=tag_keys)
 
 
-def _add(counter: Any, tag: str, counts: dict[str, int]) -> None:
+def _add(counter: Any, tag: str, counts: dict[str, int], **tags: str) -> None:
     for value, count in counts.items():
         if count > 0:
-            counter.inc(count, {tag: value})
+            counter.inc(count, {**tags, tag: value})
 
 
-def _facts(components: Components) -> list[tuple[Any, float, dict[str, str]]]:
-    """What is true of the model as long as the replica lives: gauge, value and tags."""
+def _info(components: Components) -> _Fact:
     manifest = components.manifest
     info = metrics.Gauge(
         "class_prediction_model_info",
         description="1, with the model's name, version and digest as labels.",
         tag_keys=("model", "version", "digest"),
     )
-    facts = [(info, 1.0, {"model": manifest.name, "version": manifest.version, "digest": components.digest})]
+    return info, 1.0, {"model": manifest.name, "version": manifest.version, "digest": components.digest}
+
+
+def _training(components: Components) -> list[_Fact]:
+    """What is true of the rows that trained the model."""
+    manifest = components.manifest
+    facts: list[_Fact] = []
     positive_share = manifest.training.get("positive_share", {}).get("train")
     if positive_share is not None:
         share = metrics.Gauge(
-            "class_prediction_training_positive_share", description="Share of positives among the rows that trained the model."
+            "class_prediction_training_positive_share",
+            description="Share of positives among the rows that trained the model; with their class, as rows_scored names it.",
+            tag_keys=("version", "predicted_class"),
         )
-        facts.append((share, float(positive_share), {}))
+        facts.append((share, float(positive_share), {"version": manifest.version, "predicted_class": str(manifest.classes[1])}))
     null_shares = manifest.training.get("null_shares", {})
     if null_shares:
         share = metrics.Gauge(

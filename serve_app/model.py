@@ -27,9 +27,12 @@ __all__ = [
     "compile_scorer",
     "predicted_class_indices",
     "settle",
+    "standardise",
+    "take_apart",
 ]
 
-
+Step = tuple[NDArray[np.float64] | None, Any, Any]
+"""What replaces a missing number (or None), what is taken away and what it is divided by; each of shape (features,)."""
 _BLOCK_ROWS = 32
 
 
@@ -97,22 +100,38 @@ class StandardisingScorer:
     """A Pipeline of imputing and scaling steps before an estimator that is compiled.
 
     Args:
-        steps: for each, what replaces a missing number (or None), what is taken away and what it is divided by; each of shape
-            (features,).
+        steps: all but the last.
         scorer: of the last step.
     """
 
-    def __init__(self, steps: Sequence[tuple[NDArray[np.float64] | None, Any, Any]], scorer: Scorer) -> None:
+    def __init__(self, steps: Sequence[Step], scorer: Scorer) -> None:
         self._steps = tuple(steps)
         self._scorer = scorer
         self.scored_by = scorer.scored_by
 
     def score(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probabilities of shape (rows, classes) for a matrix of shape (rows, features)."""
-        for imputed, mean, scale in self._steps:
-            filled = matrix if imputed is None else np.where(np.isnan(matrix), imputed, matrix)
-            matrix = (filled - mean) / scale
-        return self._scorer.score(np.ascontiguousarray(matrix))
+        return self._scorer.score(standardise(matrix, self._steps))
+
+
+def standardise(matrix: NDArray[np.float64], steps: Sequence[Step]) -> NDArray[np.float64]:
+    """The matrix as steps leave it; of as many features."""
+    for imputed, mean, scale in steps:
+        filled = matrix if imputed is None else np.where(np.isnan(matrix), imputed, matrix)
+        matrix = (filled - mean) / scale
+    return np.ascontiguousarray(matrix)
+
+
+def take_apart(estimator: Any) -> tuple[list[Step], Any] | None:
+    """The imputing and scaling steps before an estimator, and the estimator; None where there is a step of another kind."""
+    from sklearn.pipeline import Pipeline
+
+    if not isinstance(estimator, Pipeline):
+        return [], estimator
+    steps = [_compile_step(step) for _, step in estimator.steps[:-1]]
+    known = [step for step in steps if step is not None]
+    rest = take_apart(estimator.steps[-1][1])
+    return None if rest is None or len(known) < len(steps) else ([*known, *rest[0]], rest[1])
 
 
 def compile_scorer(estimator: Any, columns: Sequence[Column] = ()) -> Scorer:
@@ -147,13 +166,14 @@ def settle(scorer: Scorer, matrix: NDArray[np.float64]) -> Scorer:
 
 def _compile(estimator: Any) -> Scorer | None:
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import Pipeline
 
-    if isinstance(estimator, Pipeline):
-        steps = [_compile_step(step) for _, step in estimator.steps[:-1]]
-        last = _compile(estimator.steps[-1][1])
-        known = [step for step in steps if step is not None]
-        return StandardisingScorer(known, last) if last is not None and len(known) == len(steps) else None
+    parts = take_apart(estimator)
+    if parts is None:
+        return None
+    steps, last = parts
+    if last is not estimator:
+        scorer = _compile(last)
+        return scorer and StandardisingScorer(steps, scorer)
     if isinstance(estimator, LogisticRegression):
         if len(estimator.classes_) == 2:
             return LinearBinaryScorer(estimator.coef_[0], float(np.ravel(estimator.intercept_)[0]))
@@ -163,7 +183,7 @@ def _compile(estimator: Any) -> Scorer | None:
     return BoostedTreesScorer(trees, estimator) if trees is not None and hasattr(estimator, "_predictors") else trees
 
 
-def _compile_step(step: Any) -> tuple[NDArray[np.float64] | None, Any, Any] | None:
+def _compile_step(step: Any) -> Step | None:
     from sklearn.impute import SimpleImputer
     from sklearn.preprocessing import StandardScaler
 

@@ -14,6 +14,7 @@ from serve_app.schema import Column
 __all__ = ["openapi_document"]
 
 _TYPES = {"categorical": ["number", "string", "boolean"], "boolean": ["boolean", "string"], "date": ["string"]}
+_EXAMPLES = {"money": "$0.00", "percent": "0%", "boolean": True, "date": "2000-01-01"}
 _MEANINGS = {
     "boolean": "true or false, or text: true, yes, t, y, false, no, f, n",
     "date": "A date by ISO 8601, with or without a time",
@@ -25,7 +26,7 @@ def openapi_document(manifest: Manifest, limits: Limits, *, asks_for_keys: bool 
     document = _document(manifest, limits)
     if asks_for_keys:
         document["components"]["securitySchemes"] = {"apiKey": {"type": "http", "scheme": "bearer"}}
-        for path, method in (("/predict", "post"), ("/model", "get")):
+        for path, method in (("/predict", "post"), ("/model", "get"), ("/drift", "get")):
             operation = document["paths"][path][method]
             operation["security"] = [{"apiKey": []}]
             operation["responses"] |= {
@@ -38,7 +39,6 @@ def openapi_document(manifest: Manifest, limits: Limits, *, asks_for_keys: bool 
 
 def _document(manifest: Manifest, limits: Limits) -> dict[str, Any]:
     row, answer = {"$ref": "#/components/schemas/Row"}, {"$ref": "#/components/schemas/Answer"}
-    example = [manifest.golden[0].row]
     return {
         "openapi": "3.0.3",
         "info": {
@@ -74,7 +74,7 @@ def _document(manifest: Manifest, limits: Limits) -> dict[str, Any]:
                         "content": {
                             "application/json": {
                                 "schema": {"oneOf": [{"type": "array", "items": row}, row]},
-                                "example": example,
+                                "example": [_example(manifest)],
                             }
                         },
                     },
@@ -103,7 +103,11 @@ def _document(manifest: Manifest, limits: Limits) -> dict[str, Any]:
             "/drift": {
                 "get": _get(
                     "How far the rows of the last hour have moved from those that trained the model",
-                    {"200": _json("Population stability indices", {"type": "object"}), "404": _error("It cannot be told")},
+                    {
+                        "200": _json("Population stability indices", {"type": "object"}),
+                        "404": _error("The manifest does not tell how the training rows were distributed"),
+                        "503": _error("What the replicas have counted could not be asked for"),
+                    },
                 )
             },
             "/model": {"get": _get("The model that is served", {"200": _json("It", {"type": "object"})})},
@@ -183,6 +187,12 @@ def _row(manifest: Manifest) -> dict[str, Any]:
         "properties": {column.name: _cell(column) for column in columns},
         "additionalProperties": True,
     }
+
+
+def _example(manifest: Manifest) -> dict[str, Any]:
+    """A row that can be scored, made of the schema alone: this document is for everybody, rows of a table are not."""
+    columns = [manifest.schema.column(name) for name in manifest.selected_features]
+    return {column.name: column.levels[0] if column.is_categorical else _EXAMPLES.get(column.kind, 0) for column in columns}
 
 
 def _cell(column: Column) -> dict[str, Any]:

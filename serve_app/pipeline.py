@@ -153,13 +153,16 @@ class Pipeline:
             )
         self._golden_values, self._golden_probabilities = components.golden_values()
 
-    async def score(self, body: bytes | bytearray, *, report_bad_rows: bool = False, max_rows: int | None = None) -> Scored:
+    async def score(
+        self, body: bytes | bytearray, *, report_bad_rows: bool = False, max_rows: int | None = None, is_answered: bool = True
+    ) -> Scored:
         """Probabilities of a request's rows.
 
         Args:
             body: a JSON array of row objects, or one row object.
             report_bad_rows: score the good rows when some are bad.
             max_rows: of good rows, where that is less than the settings allow.
+            is_answered: whether a client gets the answers; if not, the rows are not counted among those that were scored.
 
         Raises:
             RequestError: the body is no array of rows, or has too many.
@@ -168,13 +171,15 @@ class Pipeline:
         """
         parsed = await self._parse(body)
         if parsed.problems:
-            self.metrics.record_refused(parsed.problems)
+            if is_answered:
+                self.metrics.record_refused(parsed.problems)
             if not report_bad_rows:
                 raise InvalidRowsError(parsed.problems)
         if max_rows is not None and len(parsed.values) > max_rows:
             raise TooManyRowsError(max_rows)
         probabilities = await self._score_rows(parsed.values)
-        self.metrics.record_scored(parsed.values, probabilities, parsed.warnings)
+        if is_answered:
+            self.metrics.record_scored(parsed.values, probabilities, parsed.warnings)
         return Scored(parsed.values, probabilities, parsed.problems, parsed.warnings)
 
     async def encode(self, scored: Scored, *, explain: bool = False) -> list[bytes]:

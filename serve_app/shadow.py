@@ -72,7 +72,7 @@ class Shadow:
 
     async def _compare(self, body: bytes | bytearray, answered: Pipeline, scored: Scored) -> None:
         try:
-            other = await self.pipeline.score(body, report_bad_rows=True)
+            other = await self.pipeline.score(body, report_bad_rows=True, is_answered=False)
         except RequestError:
             self._skip("refused")
         except ScoringError:

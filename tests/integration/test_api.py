@@ -260,7 +260,9 @@ def test_the_openapi_documents_example_works_when_sent(server: Server) -> None:
     document = requests.get(f"{server.url}/openapi.json", timeout=30).json()
     content = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
     response = requests.post(f"{server.url}/predict", json=content["example"], timeout=30)
-    assert response.json()[0]["probability_positiveclass"] == 0.36208864382410294
+    (answer,) = response.json()
+    assert 0 < answer["probability_positiveclass"] < 1
+    assert "warnings" not in answer
 
 
 def test_the_documentation_page_fetches_nothing_from_another_host(server: Server) -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import json
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from starlette.exceptions import HTTPException
 
 from serve_app.admission import Admission, Held
-from serve_app.api import _ClientGoneError, _error_response, _read_body
-from serve_app.config import Limits
+from serve_app.api import _ClientGoneError, _error_response, _read_body, build_http_app
+from serve_app.components import Components
+from serve_app.compression import Inflater
+from serve_app.config import AccessSettings, Limits, Settings
 from serve_app.errors import (
     BodyTooLargeError,
     BodyTooSlowError,
@@ -22,6 +26,8 @@ from serve_app.errors import (
     ScoringError,
     TooManyRowsError,
 )
+from serve_app.keys import Scope, make_key
+from serve_app.pipeline import Pipeline
 
 LIMITS = Limits(max_body_bytes=10, idle_timeout_s=0.05, read_timeout_s=0.2)
 
@@ -97,6 +103,12 @@ def test_a_body_that_inflates_beyond_the_limit_is_too_large() -> None:
         gzipped([part(gzip.compress(b"x" * 101), more=False)])
 
 
+def test_inflating_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Inflater, "pieces", lambda *_: itertools.repeat(b"["))
+    with pytest.raises(TimeoutError):
+        read([part(b"x", more=False)], [(b"content-encoding", b"gzip")], Limits(read_timeout_s=0.1))
+
+
 @pytest.mark.parametrize("encoding", [b"br", b"deflate", b"gzip, gzip", b"zstd", b"gzip;q=1"])
 def test_another_encoding_is_refused_with_those_that_are_accepted(encoding: bytes) -> None:
     with pytest.raises(HTTPException) as refused:
@@ -155,3 +167,86 @@ def test_an_error_of_invalid_rows_has_the_code_of_the_first() -> None:
     status, _, pieces = _error_response({"headers": []}, InvalidRowsError(problems))
     body = json.loads(b"".join(pieces))["error"]
     assert (status, body["code"], body["bad_rows"]) == (422, "missing_field", 2)
+
+
+class Service:
+    """What stands behind HTTP, in this process: one version, fused."""
+
+    def __init__(self, settings: Settings, components: Components) -> None:
+        self.settings = settings
+        self.admission = Admission(settings.limits.max_held_bytes)
+        self.serving = Pipeline(settings, components, None)
+
+    def choose(self) -> Pipeline:
+        return self.serving
+
+    async def predict(
+        self, body: bytes | bytearray, *, report_bad_rows: bool, explain: bool, pipeline: Pipeline
+    ) -> list[bytes]:
+        return await pipeline.encode(await pipeline.score(body, report_bad_rows=report_bad_rows), explain=explain)
+
+    async def describe_rollout(self) -> dict[str, Any]:
+        return {}
+
+    async def drift(self) -> dict[str, Any] | None:
+        return None
+
+    async def is_ready(self) -> bool:
+        return True
+
+
+class HangingService(Service):
+    """One whose scoring does not end."""
+
+    async def predict(
+        self, body: bytes | bytearray, *, report_bad_rows: bool, explain: bool, pipeline: Pipeline
+    ) -> list[bytes]:
+        await asyncio.Event().wait()
+        return await super().predict(body, report_bad_rows=report_bad_rows, explain=explain, pipeline=pipeline)
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytes
+
+
+def ask(service: Service, method: str, path: str, body: bytes = b"", key: str | None = None) -> Answer:
+    """What the application of a service answers."""
+    said: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return part(body, more=False)
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    headers = [] if key is None else [(b"authorization", b"Bearer " + key.encode())]
+    scope = {"type": "http", "method": method, "path": path, "headers": headers, "query_string": b"", "root_path": ""}
+
+    async def answer() -> None:
+        await build_http_app(service)(scope, receive, send)
+
+    asyncio.run(answer())
+    return Answer(said[0]["status"], dict(said[0]["headers"]), b"".join(message["body"] for message in said[1:]))
+
+
+def test_scoring_that_hangs_is_given_up_and_its_bytes_are_given_back(components: Components, example: dict[str, Any]) -> None:
+    service = HangingService(Settings(limits=Limits(score_timeout_s=0.05)), components)
+    answer = ask(service, "POST", "/predict", json.dumps([example]).encode())
+    assert (answer.status, json.loads(answer.body)["error"]["code"]) == (503, "unavailable")
+    assert answer.headers[b"retry-after"] == b"1"
+    assert service.admission.held_bytes == 0
+
+
+@pytest.mark.parametrize(("scope", "statuses"), [("predict", [200, 403, 403]), ("model", [403, 200, 404])])
+def test_a_key_for_asking_does_not_show_what_others_asked(
+    components: Components, example: dict[str, Any], tmp_path: Path, scope: Scope, statuses: list[int]
+) -> None:
+    # 404: the published model has no training rows to compare with.
+    service = Service(Settings(access=AccessSettings(keys_file=str(tmp_path / "keys.json"))), components)
+    key = make_key(tmp_path / "keys.json", "narrow", [scope])
+    body = json.dumps([example]).encode()
+    asked = [("POST", "/predict", body), ("GET", "/model", b""), ("GET", "/drift", b"")]
+    assert [ask(service, *one, key).status for one in asked] == statuses
+    assert {ask(service, *one).status for one in asked} == {401}

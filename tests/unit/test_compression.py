@@ -4,6 +4,8 @@ import gzip
 import io
 import random
 import tracemalloc
+import zlib
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -76,3 +78,33 @@ def test_a_byte_at_a_time_is_as_good() -> None:
     with gzip.GzipFile("a name", "wb", fileobj=buffer) as file:
         file.write(b"[1, 2]")
     assert inflate([bytes([byte]) for byte in buffer.getvalue()]) == b"[1, 2]"
+
+
+make_decompressobj = zlib.decompressobj
+
+
+class Counting:
+    """zlib's object, and how many bytes it was fed; what it has not used comes back as a copy each time."""
+
+    fed_bytes = 0
+
+    def __init__(self, window: int) -> None:
+        self._decompress = make_decompressobj(window)
+
+    def decompress(self, compressed: bytes, most: int) -> bytes:
+        Counting.fed_bytes += len(compressed)
+        return self._decompress.decompress(compressed, most)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._decompress, name)
+
+
+def test_the_work_for_what_does_not_compress_grows_with_its_size_and_not_with_its_square(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(zlib, "decompressobj", Counting)
+    content = random.Random(2).randbytes(10_000_000)
+    body = gzip.compress(content, 1)
+    Counting.fed_bytes = 0
+    assert inflate([body], max_bytes=20_000_000) == content
+    assert Counting.fed_bytes < 2 * len(body)

@@ -71,6 +71,19 @@ def test_whoever_is_asked_knows_what_all_replicas_saw(distribution: Distribution
     assert found["score"]["verdict"] == "stable"
 
 
+def test_of_few_rows_no_cell_can_be_read(distribution: Distribution, handle: Handle) -> None:
+    async def ask(count: int) -> dict[str, Any]:
+        watch = DriftWatch(f"of {count}", distribution, "one")
+        watch.record(np.full((count, 1), 0.123456), rows(count, 1)[1])
+        return await watch.report()
+
+    few, many = asyncio.run(ask(1)), asyncio.run(ask(1000))
+    assert few["columns"]["n"]["verdict"] == few["score"]["verdict"] == "too few rows"
+    assert few["columns"]["n"].keys() == few["score"].keys() == {"psi", "verdict", "by_chance"}
+    assert "0.123456" not in str(few)
+    assert many["columns"]["n"].keys() > {"quantiles", "shares", "missing"}
+
+
 def test_what_is_older_than_the_window_is_forgotten(distribution: Distribution, handle: Handle) -> None:
     clock = Clock()
 
@@ -129,3 +142,14 @@ def test_a_replica_tells_the_index_of_what_it_saw_alone(distribution: Distributi
     assert before == {}
     assert after["n"] > 1
     assert after["(score)"] < 0.1
+
+
+def test_requests_of_no_rows_are_nothing_to_compare(distribution: Distribution, handle: Handle) -> None:
+    async def tell() -> tuple[dict[str, float], dict[str, Any]]:
+        watch = DriftWatch("digest", distribution, "one")
+        watch.record(*rows(0, 0))
+        return watch.psi(), await watch.report()
+
+    index, found = asyncio.run(tell())
+    assert index == {}
+    assert (found["rows"], found["replicas"], found["score"]) == (0, 0, None)

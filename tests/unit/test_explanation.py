@@ -8,10 +8,17 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
+import shap
 from own_tables import bundled_table, mixed_table, rows_of, write_csv
 from scipy.special import logit
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from serve_app.components import Components, save_components
 from serve_app.errors import NotExplainableError
@@ -115,3 +122,80 @@ def test_an_estimator_that_is_neither_linear_nor_trees_cannot_be_explained(tmp_p
     components = save_components(tmp_path / "components", draft)
     with pytest.raises(NotExplainableError, match="a GaussianNB is neither linear nor trees"):
         explained(components, [{**rows_of(table)[0]}])
+
+
+def imported(folder: Path, estimator: Any, table: dict[str, list[str]]) -> Components:
+    """Components of an estimator that is fitted here to all columns of a table, as numbers."""
+    data = np.array([[float(cell) for cell in cells] for name, cells in table.items() if name != "class"]).T
+    joblib.dump(estimator.fit(data, table["class"]), folder / "mine.pkl")
+    draft = import_estimator(folder / "mine.pkl", write_csv(folder / "mine.csv", table), target="class")
+    return save_components(folder / "mine", draft)
+
+
+@pytest.mark.parametrize("table", ["breast_cancer", "wine"])
+@pytest.mark.parametrize("steps", [(StandardScaler(),), (SimpleImputer(), StandardScaler())], ids=["scaled", "imputed"])
+@pytest.mark.parametrize(
+    "estimator", [LogisticRegression(), RandomForestClassifier(9, random_state=1), HistGradientBoostingClassifier(max_iter=9)],
+    ids=["linear", "forest", "boosted"],
+)  # fmt: skip
+def test_an_estimator_behind_a_scaler_is_explained_as_exactly(
+    tmp_path: Path, estimator: Any, steps: tuple[Any, ...], table: str
+) -> None:
+    cells = bundled_table(table)
+    components = imported(tmp_path, make_pipeline(*map(clone, steps), clone(estimator)), cells)
+    rows = [{**row} for row in rows_of(cells)[::23]]
+    probabilities, explanations = explained(components, rows)
+    (chunk,) = components.parser(max_rows=99).chunks(msgspec.json.encode(rows))
+    matrix = components.encoder.encode(chunk.values)
+    for row, explanation in enumerate(explanations):
+        check_sums(explanation)
+        at = components.manifest.classes.index(explanation.of_class)
+        if explanation.scale == "probability":
+            expected = probabilities[row, at]
+        else:
+            scores = components.model.decision_function(matrix)
+            expected = scores[row] if scores.ndim == 1 else scores[row, at]
+        assert explanation.score == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_pipeline_that_mixes_features_cannot_be_explained(tmp_path: Path) -> None:
+    table = bundled_table("wine")
+    components = imported(tmp_path, make_pipeline(StandardScaler(), PCA(3), LogisticRegression()), table)
+    with pytest.raises(NotExplainableError, match="other features"):
+        explained(components, [{**rows_of(table)[0]}])
+
+
+def test_trees_that_split_categories_cannot_be_explained(tmp_path: Path) -> None:
+    table = bundled_table("wine")
+    codes = np.random.default_rng(1).integers(0, 6, len(table["class"]))
+    table["code"] = [str(float(code)) for code in codes]
+    table["class"] = ["odd" if code % 2 else "even" for code in codes]
+    position = [name for name in table if name != "class"].index("code")
+    components = imported(tmp_path, HistGradientBoostingClassifier(max_iter=5, categorical_features=[position]), table)
+    with pytest.raises(NotExplainableError, match="split categories"):
+        explained(components, [{**rows_of(table)[0]}])
+
+
+def test_what_does_not_add_up_to_the_answer_is_not_said(tmp_path: Path) -> None:
+    table = bundled_table("wine")
+    components = imported(tmp_path, make_pipeline(StandardScaler(), LogisticRegression()), table)
+    *_, estimator = components.model
+    estimator.intercept_ = estimator.intercept_ * 1.1  # after it was compiled: another model than the one that answers
+    with pytest.raises(NotExplainableError, match="add up"):
+        explained(components, [{**row} for row in rows_of(table)[::20]])
+
+
+def test_trees_are_explained_in_slices_so_that_others_run_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = bundled_table("wine")
+    components = imported(tmp_path, RandomForestClassifier(5, random_state=0), table)
+    sizes: list[int] = []
+    shap_values = shap.TreeExplainer.shap_values
+
+    def noting(self: Any, matrix: np.ndarray, **options: Any) -> Any:  # it holds the interpreter's lock from start to end
+        sizes.append(len(matrix))
+        return shap_values(self, matrix, **options)
+
+    monkeypatch.setattr(shap.TreeExplainer, "shap_values", noting)
+    _, explanations = explained(components, [{**row} for row in rows_of(table)[:31]])
+    assert sum(sizes) == len(explanations) == 31
+    assert max(sizes) <= 2

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from own_tables import mixed_table, write_csv
 
 from serve_app import metrics
-from serve_app.components import Components
+from serve_app.components import Components, save_components
+from serve_app.config import PROJECT_ROOT, Settings
 from serve_app.errors import FieldProblem
 from serve_app.metrics import ReplicaMetrics
+from serve_app.pipeline import Pipeline
 from serve_app.rows import RowChunk
+from serve_app.shadow import Shadow
+from serve_app.training import train
 
 
 @pytest.fixture
@@ -23,9 +32,13 @@ def recorder(components: Components) -> ReplicaMetrics:
 @pytest.fixture
 def handed_over(recorder: ReplicaMetrics, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """What Ray's counters were given, by counter and label."""
+    return spy_on(recorder, monkeypatch)
+
+
+def spy_on(recorder: ReplicaMetrics, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     given: dict[str, float] = {}
 
-    def spy_on(name: str, counter: object) -> None:
+    def note(name: str, counter: object) -> None:
         def inc(value: float, tags: dict[str, str] | None = None) -> None:
             key = f"{name} {' '.join((tags or {}).values())}".strip()
             given[key] = given.get(key, 0) + value
@@ -33,9 +46,9 @@ def handed_over(recorder: ReplicaMetrics, monkeypatch: pytest.MonkeyPatch) -> di
         monkeypatch.setattr(counter, "inc", inc)
 
     for name in ("rows_scored", "rows_refused", "nulls", "unknown_categories"):
-        spy_on(name, getattr(recorder, f"_{name}"))
+        note(name, getattr(recorder, f"_{name}"))
     for name, counter in recorder._seconds.items():
-        spy_on(name, counter)
+        note(name, counter)
     return given
 
 
@@ -55,7 +68,8 @@ def test_requests_are_summed_up_and_handed_over_once(recorder: ReplicaMetrics, h
         recorder.flush()
 
     asyncio.run(two_requests())
-    assert handed_over == {"rows_scored 0": 2, "rows_scored 1": 3, "nulls x53": 2, "unknown_categories x81": 1}
+    scored_rows = {"rows_scored 1.0.0 0": 2, "rows_scored 1.0.0 1": 3}
+    assert handed_over == {**scored_rows, "nulls x53": 2, "unknown_categories x81": 1}
 
 
 def test_a_row_is_refused_for_its_first_problem(recorder: ReplicaMetrics, handed_over: dict[str, float]) -> None:
@@ -71,7 +85,7 @@ def test_a_row_is_refused_for_its_first_problem(recorder: ReplicaMetrics, handed
         recorder.flush()
 
     asyncio.run(refuse())
-    assert handed_over == {"rows_refused missing_field": 2, "rows_refused not_an_object": 1}
+    assert handed_over == {"rows_refused 1.0.0 missing_field": 2, "rows_refused 1.0.0 not_an_object": 1}
 
 
 def test_a_report_follows_by_itself_and_only_when_there_is_something_to_report(
@@ -87,7 +101,7 @@ def test_a_report_follows_by_itself_and_only_when_there_is_something_to_report(
             task = recorder._task
             assert task is not None
             await asyncio.wait_for(task, 30)
-            assert handed_over["rows_scored 0"] == rows
+            assert handed_over["rows_scored 1.0.0 0"] == rows
             assert recorder._task is None
 
     asyncio.run(twice())
@@ -100,7 +114,7 @@ def test_the_end_of_the_event_loop_loses_nothing(recorder: ReplicaMetrics, hande
 
     for _ in range(2):
         asyncio.run(one_request())
-    assert handed_over["rows_scored 0"] == 10
+    assert handed_over["rows_scored 1.0.0 0"] == 10
 
 
 def test_arrays_are_not_kept_beyond_a_bound(recorder: ReplicaMetrics, handed_over: dict[str, float]) -> None:
@@ -110,7 +124,7 @@ def test_arrays_are_not_kept_beyond_a_bound(recorder: ReplicaMetrics, handed_ove
             assert sum(map(len, recorder._values)) <= metrics._MAX_KEPT_ROWS
 
     asyncio.run(large_requests())
-    assert handed_over["rows_scored 0"] == 150_000
+    assert handed_over["rows_scored 1.0.0 0"] == 150_000
 
 
 def test_what_happens_between_two_chunks_is_no_decoding(
@@ -138,3 +152,87 @@ def test_the_times_of_both_stages_are_handed_over(recorder: ReplicaMetrics, hand
 
     asyncio.run(one_batch())
     assert handed_over == {"transform": 0.25, "score": 0.5}
+
+
+def test_a_figure_that_cannot_be_told_is_logged_and_harms_nobody(
+    recorder: ReplicaMetrics, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(value: float, tags: dict[str, str]) -> None:
+        raise TypeError(f"{value} {tags}")
+
+    gauge, *_ = recorder._info
+    monkeypatch.setattr(gauge, "set", fail)
+    recorder.tell_held()  # Ray Serve ends a replica whose health check, which calls this, fails three times
+    assert "a gauge could not be set" in caplog.text
+
+
+def test_what_cannot_be_counted_is_logged_and_not_kept(
+    recorder: ReplicaMetrics,
+    handed_over: dict[str, float],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: object) -> None:
+        raise TypeError("no such class")
+
+    async def one_that_fails_and_one_that_does_not() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(metrics, "predicted_class_indices", fail)
+            recorder.record_scored(*scored(3), [])
+            recorder.flush()
+        recorder.record_scored(*scored(2), [])
+        recorder.flush()
+
+    asyncio.run(one_that_fails_and_one_that_does_not())
+    assert "could not be handed over" in caplog.text
+    assert handed_over == {"rows_scored 1.0.0 0": 2}
+
+
+def told(recorder: ReplicaMetrics, tell: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """The tags of the gauges that are set."""
+    found: list[dict[str, str]] = []
+    with monkeypatch.context() as patch:
+        for gauge in {id(gauge): gauge for gauge, *_ in (recorder._info, *recorder._training)}.values():
+            patch.setattr(gauge, "set", lambda _value, tags: found.append(tags))
+        tell()
+    return found
+
+
+def test_only_the_version_that_serves_tells_of_its_training_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draft, _ = train(write_csv(tmp_path / "table.csv", mixed_table()), target="bought", method="logit")
+    recorder = ReplicaMetrics(save_components(tmp_path / "components", draft))
+    assert [set(tags) for tags in told(recorder, recorder.tell_held, monkeypatch)] == [{"model", "version", "digest"}]
+    of_serving = told(recorder, recorder.tell_serving, monkeypatch)
+    assert {"version": "1.0.0", "predicted_class": "yes"} in of_serving
+    assert {"column": "number"} in of_serving
+
+
+def test_rows_that_only_a_shadow_saw_are_not_counted_as_scored(
+    components: Components, example: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def one_request_and_its_copy() -> tuple[dict[str, float], dict[str, float]]:
+        ours, theirs = (Pipeline(Settings(), components, None) for _ in range(2))
+        counted = spy_on(ours.metrics, monkeypatch), spy_on(theirs.metrics, monkeypatch)
+        body = json.dumps([example, {}]).encode()
+        shadow = Shadow(theirs, 1.0)
+        shadow.offer(body, ours, await ours.score(body, report_bad_rows=True))
+        await asyncio.gather(*shadow._tasks)
+        ours.metrics.flush()
+        theirs.metrics.flush()
+        return counted
+
+    counted, of_the_shadow = asyncio.run(one_request_and_its_copy())
+    assert counted["rows_scored 1.0.0 0"] == counted["rows_refused 1.0.0 missing_field"] == 1
+    assert of_the_shadow.keys() == {"decode", "transform", "score"}
+
+
+def test_the_table_of_metrics_names_those_of_a_shadow(components: Components) -> None:
+    shadow = Shadow(Pipeline(Settings(), components, None), 1.0)
+    made = {}
+    for metric in (shadow._rows, shadow._disagreements, shadow._skipped, shadow._difference):
+        kind = type(metric).__name__.lower()
+        name = f"ray_{metric.info['name']}{'_total' if kind == 'counter' else ''}"
+        made[name] = (kind, set(metric.info["tag_keys"]) - {"deployment", "replica", "application"})
+    text = (PROJECT_ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(ray_class_prediction_shadow_\w+)` \| (\w+) \|([^|]*)\|", text, re.MULTILINE)
+    assert {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows} == made

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 import re
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serve_app import values
 from serve_app.values import NotANumberError, excerpt, read_boolean, read_date, read_money, read_number, read_percent
 
 
@@ -128,3 +130,30 @@ def test_what_is_no_boolean_is_refused(text: str) -> None:
 def test_what_is_no_date_is_refused(text: str) -> None:
     with pytest.raises(NotANumberError, match="is not a date"):
         read_date(text)
+
+
+def test_the_grammar_of_numbers_is_the_plain_one() -> None:
+    plain = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+    for length in range(8):
+        for characters in itertools.product("7.e-x" if length < 7 else "7.e-", repeat=length):
+            text = "".join(characters)
+            assert (values._NUMBER.fullmatch(text) is None) == (plain.fullmatch(text) is None), text
+
+
+@given(st.text("07.eE+-, %$x", max_size=20))
+def test_longer_texts_are_numbers_by_the_plain_grammar_too(text: str) -> None:
+    plain = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text, re.ASCII)
+    assert (values._NUMBER.fullmatch(text) is None) == (plain is None)
+
+
+@pytest.mark.parametrize("start", ["", "-", "$", "(", "0.", ".", "1e", "€-"])
+@pytest.mark.parametrize("repeated", ["1", ",111", "11.", "1e", " "])
+@pytest.mark.parametrize("end", ["x", "%x", " €€", ")"])
+def test_a_long_text_that_is_no_number_is_refused_in_as_many_steps_as_it_has_characters(
+    start: str, repeated: str, end: str
+) -> None:
+    # In the square of that many it would take hours: there is no need to measure the time.
+    text = start + repeated * 300_000 + end
+    for read in (read_number, read_money, read_percent, read_date, read_boolean):
+        with pytest.raises(NotANumberError):
+            read(text)
