@@ -34,6 +34,7 @@ from serve_app.model import predicted_class_indices
 from serve_app.pieces import PIECE_BYTES, Format, Numbered, Piece, Record, file_system, plan, records
 from serve_app.rows import RowChunk, RowParser
 from serve_app.tables import cell_text
+from serve_app.values import excerpt
 
 __all__ = ["PieceResult", "Totals", "count_files", "ray_for_files", "score_files", "score_piece"]
 
@@ -92,17 +93,18 @@ def score_files(  # noqa: PLR0913 - one keyword for each choice that a user has
         advance: called for each piece that is done, with how many there are.
 
     Raises:
-        TableError: the input cannot be read, or ``out`` holds something else.
+        TableError: the input cannot be read, ``out`` holds something else, or a column to keep is called as one of the
+            answers is.
         ComponentsError: the components cannot be used.
     """
     import ray
 
     loaded = load_components(components)
+    keep = _kept_columns(loaded, keep)
     pieces = plan(source, piece_bytes=piece_bytes)
     system, folder = file_system(out)
     system.create_dir(folder, recursive=True)
-    sha256 = hashlib.sha256(msgspec.json.encode(pieces)).hexdigest()
-    _claim(system, folder, out, _Run(loaded.digest, sha256, form, tuple(keep)))
+    _claim(system, folder, out, _run_of(loaded.digest, pieces, form, keep))
     done = _finished(system, folder)
     results = [result for piece in pieces if (result := done.get(piece.name)) is not None]
     for result in results:
@@ -228,12 +230,31 @@ def _answers(
     contents = [
         [piece.path] * len(rows),
         [number for number, _ in rows],
-        *([cell_text(record.get(name)) or None for record in decoded] for name in keep),
+        *([_kept_text(record.get(name)) for record in decoded] for name in keep),
         *shown.T.tolist(),
         probabilities[np.arange(len(rows)), indices].tolist(),
         [manifest.classes[index] for index in indices.tolist()],
     ]
     return dict(zip(columns_of(components, keep), contents, strict=True))
+
+
+def _kept_columns(components: Components, keep: Sequence[str]) -> tuple[str, ...]:
+    """The columns to keep, each once.
+
+    Raises:
+        TableError: the answers have one of that name themselves.
+    """
+    own = columns_of(components, ())
+    for name in keep:
+        if name in own:
+            raise TableError(f"the column {excerpt(name)} cannot be kept: the answers have one of that name themselves")
+    return tuple(dict.fromkeys(keep))
+
+
+def _kept_text(cell: Any) -> str | None:
+    """A cell as text, an array or object as that of JSON; None where there is nothing."""
+    nested = isinstance(cell, (list, dict))
+    return (msgspec.json.encode(cell).decode() if nested else cell_text(cell)) or None
 
 
 def _read_rows(parser: RowParser, records: Sequence[Record]) -> tuple[Array, dict[int, list[dict[str, Any]]]]:
@@ -269,6 +290,10 @@ def _batches(records: Iterator[Numbered]) -> Iterator[list[Numbered]]:
         yield some
 
 
+def _run_of(digest: str, pieces: Sequence[Piece], form: Format, keep: Sequence[str]) -> _Run:
+    return _Run(digest, hashlib.sha256(msgspec.json.encode(pieces)).hexdigest(), form, tuple(keep))
+
+
 def _claim(system: Any, folder: str, out: str, run: _Run) -> None:
     """Makes sure that a folder is new, or that of the same run.
 
@@ -281,7 +306,8 @@ def _claim(system: Any, folder: str, out: str, run: _Run) -> None:
     if system.get_file_info(path).type == FileType.File:
         with system.open_input_file(path) as file:
             if file.read() != msgspec.json.encode(run):
-                raise TableError(f"{out} holds the answers of another run: another model, input or format; name a new folder")
+                reason = "another model, input or format, or a file has changed since"
+                raise TableError(f"{out} holds the answers of another run: {reason}; name a new folder")
     elif system.get_file_info(FileSelector(folder)):
         raise TableError(f"{out} holds something else than answers; name a new folder")
     else:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
 from own_tables import mixed_table, rows_of, write_csv
 from scoring import score
 
 from serve_app import answer_files, offline
-from serve_app.components import Components, save_components
+from serve_app.components import Components, load_components, save_components
 from serve_app.errors import TableError
 from serve_app.offline import score_piece
 from serve_app.pieces import Piece, file_system, plan, records
@@ -24,10 +28,16 @@ from serve_app.training import train
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> Components:
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mixed")
     draft, _ = train(write_csv(folder / "table.csv", mixed_table()), target="bought", method="logit")
-    return save_components(folder / "components", draft)
+    save_components(folder / "components", draft)
+    return folder / "components"
+
+
+@pytest.fixture(scope="module")
+def mixed(model_folder: Path) -> Components:
+    return load_components(model_folder)
 
 
 def write(path: Path, table: dict[str, list[str]]) -> Path:
@@ -135,6 +145,78 @@ def test_a_csv_file_is_cut_where_rows_end_and_not_within_quotes(tmp_path: Path, 
     assert [list(row.values()) for _, row in found if isinstance(row, dict)] == rows
 
 
+def csv_records(text: bytes) -> list[list[str]]:
+    """What csv.reader makes of a whole file, without its header."""
+    return list(csv.reader(io.StringIO(text.decode(), newline="")))[1:]
+
+
+def read_in_pieces(path: Path, piece_bytes: int) -> list[tuple[int, list[str] | str]]:
+    """The cells of each record of a file of the columns a and b, or why it has none, with its number."""
+    pieces = plan(str(path), piece_bytes=piece_bytes)
+    found = [one for piece in pieces for one in records(*opened(piece, ["a", "b"]))]
+    return [(number, json.loads(row) if isinstance(row, bytes) else list(row.values())) for number, row in found]
+
+
+@given(
+    text=st.lists(st.sampled_from(['"', '""', ",", "\n", "\r", "\r\n", "a", "é"]), max_size=60).map("".join),
+    size=st.integers(1, 90),
+)
+@example(text='3" pipe,x\n4,y\n', size=5)
+def test_records_cut_in_pieces_of_any_size_are_those_of_the_whole_file(text: str, size: int) -> None:
+    content = f"a,b\n{text}".encode()
+    expected = csv_records(content)
+    assume(not is_open_at_the_end(text))
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name, "rows.csv")
+        path.write_bytes(content)
+        if not text:
+            return
+        found = read_in_pieces(path, size)
+    reasons = (cells if len(cells) == 2 else f"{len(cells)} cells, the header has 2" for cells in expected)
+    assert found == [(number, row) for number, (row, cells) in enumerate(zip(reasons, expected, strict=True)) if cells]
+
+
+def is_open_at_the_end(text: str) -> bool:
+    """Whether a quote that opened a cell does not close."""
+    return csv_records(f"a,b\n{text}\nend".encode())[-1] != ["end"]
+
+
+def test_a_quote_within_a_cell_is_a_sign_like_any_other(tmp_path: Path) -> None:
+    rows = [[f'{row}" pipe', "x\ny"] for row in range(40)]
+    (tmp_path / "rows.csv").write_text("a,b\n" + "".join(f'{a},"{b}"\n' for a, b in rows))
+    assert read_in_pieces(tmp_path / "rows.csv", 100) == list(enumerate(rows))
+
+
+@pytest.mark.parametrize("piece_bytes", [10, 3_000_000])
+def test_a_quote_that_does_not_close_costs_its_own_line_only(tmp_path: Path, piece_bytes: int) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('a,b\n1,2\n"3\n4","5\n6,7\n')
+    refused = "a quote opens a cell and does not close"
+    assert read_in_pieces(path, piece_bytes) == [(0, ["1", "2"]), (1, refused), (2, ["6", "7"])]
+
+
+def test_neither_a_quote_without_end_nor_a_long_cell_ends_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    good, long = ["1", "2" * 100], ["3", "x" * 200_000]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["a", "b"], *[good] * 10, long])
+        file.write('4,"5\n')
+        csv.writer(file).writerows([good] * 20_000)
+        file.write('6,7"\n"8",9\n')
+    for piece_bytes in (200_000, 8_000_000):
+        found = read_in_pieces(path, piece_bytes)
+        assert [number for number, _ in found] == list(range(20_014))
+        strange = [row for _, row in found if row != good]
+        assert strange == [long, "a quote opens a cell and does not close", ["6", '7"'], ["8", "9"]]
+
+
+@pytest.mark.parametrize("content", [b'"a,b\n1,2\n', b"a\xff,b\n1,2\n"])
+def test_a_header_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "rows.csv").write_bytes(content)
+    with pytest.raises(TableError, match="header"):
+        plan(str(tmp_path / "rows.csv"))
+
+
 def opened(piece: Piece, columns: list[str]) -> tuple[Any, Piece, list[str]]:
     return file_system(piece.path)[0], piece, columns
 
@@ -192,6 +274,46 @@ def test_a_folder_of_other_files_or_another_run_is_left_alone(tmp_path: Path) ->
     offline._claim(system, folder, "out", run)
     with pytest.raises(TableError, match="another run"):
         offline._claim(system, folder, "out", msgspec.structs.replace(run, format="parquet"))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_file_of_the_same_size_that_took_the_place_of_another_makes_another_run(tmp_path: Path, suffix: str) -> None:
+    source = write(tmp_path / f"rows{suffix}", {"number": ["1", "2", "3"]})
+    system, folder = file_system(str(tmp_path / "out"))
+    (tmp_path / "out").mkdir()
+    offline._claim(system, folder, "out", offline._run_of("digest", plan(str(source)), "csv", ()))
+    offline._claim(system, folder, "out", offline._run_of("digest", plan(str(source)), "csv", ()))
+    write(source, {"number": ["1", "2", "4"]})
+    with pytest.raises(TableError, match="a file has changed since"):
+        offline._claim(system, folder, "out", offline._run_of("digest", plan(str(source)), "csv", ()))
+
+
+@pytest.mark.parametrize("name", ["row", "file", "probability_positiveclass", "predicted_class"])
+def test_a_column_to_keep_that_is_called_like_one_of_the_answers_is_refused(
+    tmp_path: Path, model_folder: Path, name: str
+) -> None:
+    source = write(tmp_path / "rows.csv", mixed_table(5) | {name: ["x"] * 5})
+    with pytest.raises(TableError, match=f"the column '{name}' cannot be kept"):
+        offline.score_files(str(source), str(tmp_path / "out"), model_folder, keep=[name])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_column_to_keep_that_is_named_twice_is_kept_once(tmp_path: Path, mixed: Components) -> None:
+    assert offline._kept_columns(mixed, ["place", "customer", "place"]) == ("place", "customer")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_nested_cell_is_kept_as_json_text(tmp_path: Path, mixed: Components, suffix: str) -> None:
+    nested = {"a": [2.5], "b": {"c": "é"}}
+    table = mixed_table(2)
+    source = tmp_path / f"rows{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.table({**table, "list": [[1, None]] * 2, "object": [nested] * 2}), source)
+    else:
+        source.write_text("\n".join(json.dumps({**row, "list": [1, None], "object": nested}) for row in rows_of(table)))
+    answers, refused = score_all(source, tmp_path / "out", mixed, keep=["list", "object"])
+    assert refused == []
+    assert [(json.loads(row["list"]), json.loads(row["object"])) for row in answers] == [([1, None], nested)] * 2
 
 
 def test_the_book_keeping_of_a_piece_is_written_last(
