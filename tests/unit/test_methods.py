@@ -96,14 +96,20 @@ def test_cross_validation_tells_the_spread_and_spares_the_rows_held_back(tmp_pat
     assert found.means["auc"] == pytest.approx(report.validation_auc, abs=0.1)
     assert 0 < found.deviations["auc"] < 0.1
     assert report.as_json()["cross_validation"]["auc"] == {"mean": found.means["auc"], "deviation": found.deviations["auc"]}
-    # Their target turned around changes what is measured on them, and nothing else.
+    # Who they are and what they are like is mixed up among them: that changes what is measured on them, and nothing else.
+    # Their classes stay, and so does the split.
     content = mixed_table()
-    for row in report.evidence.held_back:
-        content["bought"][row] = "no" if content["bought"][row] == "yes" else "yes"
-    fitted_alike = training._split(np.array(content["bought"]) == "yes", 26)[0]
-    if np.array_equal(fitted_alike, report.evidence.fitted):
-        _, other = train(write_csv(tmp_path / "turned.csv", content), target="bought", method="logit", folds=4)
-        assert other.cross_validation == found
+    held_back = report.evidence.held_back
+    for name in content.keys() - {"bought"}:
+        cells = [content[name][row] for row in np.roll(held_back, 1)]
+        for row, cell in zip(held_back, cells, strict=True):
+            content[name][row] = cell
+    _, other = train(write_csv(tmp_path / "mixed_up.csv", content), target="bought", method="logit", folds=4)
+    assert np.array_equal(other.evidence.held_back, held_back)
+    assert other.cross_validation == found
+    assert other.coefficients == report.coefficients
+    assert other.train_auc == report.train_auc
+    assert other.validation_auc < report.validation_auc - 0.1
 
 
 def test_a_threshold_by_rule_stands_in_the_manifest(tmp_path: Path) -> None:
