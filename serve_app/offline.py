@@ -16,8 +16,9 @@ import contextlib
 import hashlib
 import itertools
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,10 @@ __all__ = ["PieceResult", "Totals", "count_files", "ray_for_files", "score_files
 Array = NDArray[np.float64]
 
 _ROWS_AT_ONCE = 4096
+_OWN_RAY = {
+    "RAY_worker_niceness": "0",  # rather than 15, behind whatever else runs on the machine
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anyone
+}
 
 
 class PieceResult(msgspec.Struct, frozen=True):
@@ -150,10 +155,21 @@ def count_files(source: str, components: Components) -> tuple[Counts, int]:
 @contextlib.contextmanager
 def ray_for_files(address: str | None) -> Iterator[None]:
     """A connection to the Ray cluster at ``address``, or to a Ray of this machine's own that ends with the block."""
+    if address is None:
+        for name, value in _OWN_RAY.items():
+            os.environ.setdefault(name, value)  # before Ray is imported: that is when it reads them
     import ray
+    from ray._private import parameter
 
     started = {"include_dashboard": False} if address is None else {}
-    ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **started)
+    # Ray's agent of a node asks for one fixed port, for more than three seconds where another Ray, as that of the service, has
+    # it, before it does without; and ray.init() has no word for any other.
+    parameters = parameter.RayParams
+    parameter.RayParams = partial(parameters, dashboard_agent_listen_port=0)
+    try:
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **started)
+    finally:
+        parameter.RayParams = parameters
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # there is one of ours
     logging.getLogger("ray.data").setLevel(logging.ERROR)
