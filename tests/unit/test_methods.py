@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from serve_app import training
 from serve_app.components import load_components, save_components
+from serve_app.config import PROJECT_ROOT
 from serve_app.errors import TableError
 from serve_app.evaluation import ThresholdRule
 from serve_app.methods import Method
@@ -55,13 +57,25 @@ def of_scikit_learn(name: str, method: Method, fitted: np.ndarray, others: np.nd
 
 
 @pytest.mark.parametrize("method", ["logit", "trees"])
-@pytest.mark.parametrize("name", ["breast_cancer", "wine"])
+@pytest.mark.parametrize("name", ["breast_cancer", "wine", "digits"])
 def test_the_figures_are_those_of_plain_scikit_learn(tmp_path: Path, name: str, method: Method) -> None:
     table = bundled_table(name)
     _, report = train(write_csv(tmp_path / "table.csv", table), target="class", method=method)
     _, codes = np.unique(table["class"], return_inverse=True)
     fitted, held_back = training._split(codes, 26)
     assert report.validation_auc == pytest.approx(of_scikit_learn(name, method, fitted, held_back), abs=2e-3)
+
+
+def test_the_readmes_figures_are_those_of_the_script_that_it_names() -> None:
+    script = runpy.run_path(str(PROJECT_ROOT / "docs" / "make_tables.py"))
+    shown = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    assert script["HEADER"] in shown
+    (line,) = (line for line in shown.splitlines() if line.startswith("| breast cancer |"))
+    *said, two_stage, logit, plain_logit, trees, plain_trees = line.strip("| ").split(" | ")
+    *names, found = script["line"]("breast_cancer").strip("| ").split(" | ", 2)
+    assert said == names
+    figures = [float(figure) for figure in found.split(" | ")]
+    assert figures == pytest.approx([float(figure) for figure in (two_stage, logit, plain_logit, trees, plain_trees)], abs=1e-3)
 
 
 def test_a_table_of_categories_alone_can_be_trained_on(tmp_path: Path) -> None:
