@@ -287,6 +287,9 @@ def _read_rows(parser: RowParser, records: Sequence[Record]) -> tuple[Array, dic
         for problem in chunk.problems:
             said = {"field": problem.field, "code": problem.code, "message": problem.message}
             problems.setdefault(problem.row, []).append(said)
+    for row, record in enumerate(records):
+        if isinstance(record, str):
+            problems[row][0]["message"] = record  # rather than what a text in a row's place is told
     return concatenate([chunk.values for chunk in chunks]), problems
 
 

@@ -27,7 +27,7 @@ from serve_app.tables import cell_text
 __all__ = ["PIECE_BYTES", "Format", "Numbered", "Piece", "Record", "file_system", "plan", "records"]
 
 Format = Literal["parquet", "csv", "jsonl"]
-Record = dict[str, Any] | bytes  # by column, or JSON as it stands in the file
+Record = dict[str, Any] | bytes | str  # by column, or JSON as it stands in the file, or why it is no row
 Numbered = tuple[int, Record]
 _Cut = tuple[int, int, int, tuple[str, ...]]
 
@@ -103,11 +103,11 @@ def records(system: Any, piece: Piece, columns: Sequence[str]) -> Iterator[Numbe
     places = [(name, piece.header.index(name)) for name in columns if name in piece.header]
     for number, cells in enumerate(_csv_records(content), piece.first_row):
         if cells is None:
-            yield number, msgspec.json.encode("a quote opens a cell and does not close")
+            yield number, "a quote opens a cell and does not close"
         elif len(cells) == len(piece.header):
             yield number, {name: cells[place] for name, place in places}
         elif cells:
-            yield number, msgspec.json.encode(f"{len(cells)} cells, the header has {len(piece.header)}")
+            yield number, f"{len(cells)} cells, the header has {len(piece.header)}"
 
 
 def _csv_records(content: bytes) -> Iterator[list[str] | None]:
