@@ -242,7 +242,9 @@ def _answers(
     manifest = components.manifest
     indices = predicted_class_indices(probabilities, manifest.threshold)
     shown = probabilities[:, 1:] if len(manifest.classes) == 2 else probabilities
-    decoded = [msgspec.json.decode(record) if isinstance(record, bytes) else record for _, record in rows] if keep else []
+    decoded: list[Any] = (
+        [msgspec.json.decode(record) if isinstance(record, bytes) else record for _, record in rows] if keep else []
+    )
     contents = [
         [piece.path] * len(rows),
         [number for number, _ in rows],
