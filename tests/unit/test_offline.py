@@ -21,6 +21,7 @@ from own_tables import mixed_table, rows_of, write_csv
 from scoring import score
 
 from serve_app import answer_files, offline
+from serve_app import pieces as pieces_module
 from serve_app.components import Components, load_components, save_components
 from serve_app.errors import TableError
 from serve_app.offline import score_piece
@@ -176,6 +177,15 @@ def test_records_cut_in_pieces_of_any_size_are_those_of_the_whole_file(text: str
         numbered = enumerate(csv_records(content))
         said = "{} cells, the header has 2".format
         assert found == [(number, cells if len(cells) == 2 else said(len(cells))) for number, cells in numbered if cells]
+
+
+@given(text=TEXTS, size=st.integers(1, 90), limit=st.integers(1, 12))
+def test_what_is_too_long_for_a_quoted_cell_is_so_in_pieces_of_any_size(text: str, size: int, limit: int) -> None:
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces_module, "_MAX_QUOTED_BYTES", limit)
+        path = Path(name, "rows.csv")
+        path.write_bytes(f"a,b\n{text}".encode())
+        assert read_in_pieces(path, size) == read_in_pieces(path, 1000)
 
 
 def is_open_at_the_end(text: str) -> bool:
