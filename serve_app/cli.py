@@ -35,9 +35,8 @@ _components_option = click.option(
     show_default=True,
     help="Folder of model components.",
 )
-_out_option = click.option(
-    "--out", type=_PATH, default=Path("model_components"), show_default=True, help="Folder to write components to."
-)
+# Without a default: what stands at hand is the model that is served, and writing replaces it.
+_out_option = click.option("--out", type=_PATH, required=True, help="Folder to write components to; what is there is replaced.")
 _unknown_option = click.option(
     "--unknown-category",
     type=click.Choice(["as_null", "reject"]),
@@ -388,7 +387,7 @@ def drift(source: str, out: Path, components: Path) -> None:
 
 @main.command("publish-reference")
 @_unknown_option
-@_out_option
+@click.option("--out", type=_PATH, default=Path("model_components"), show_default=True, help="Folder to write components to.")
 def publish_reference(unknown_category: Any, out: Path) -> None:
     """Write the exercise's published model as components, without training."""
     from serve_app.components import save_components

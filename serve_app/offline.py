@@ -16,8 +16,9 @@ import contextlib
 import hashlib
 import itertools
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,17 @@ from serve_app.model import predicted_class_indices
 from serve_app.pieces import PIECE_BYTES, Format, Numbered, Piece, Record, file_system, plan, records
 from serve_app.rows import RowChunk, RowParser
 from serve_app.tables import cell_text
+from serve_app.values import excerpt
 
 __all__ = ["PieceResult", "Totals", "count_files", "ray_for_files", "score_files", "score_piece"]
 
 Array = NDArray[np.float64]
 
 _ROWS_AT_ONCE = 4096
+_OWN_RAY = {
+    "RAY_worker_niceness": "0",  # rather than 15, behind whatever else runs on the machine
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anyone
+}
 
 
 class PieceResult(msgspec.Struct, frozen=True):
@@ -92,17 +98,18 @@ def score_files(  # noqa: PLR0913 - one keyword for each choice that a user has
         advance: called for each piece that is done, with how many there are.
 
     Raises:
-        TableError: the input cannot be read, or ``out`` holds something else.
+        TableError: the input cannot be read, ``out`` holds something else, or a column to keep is called as one of the
+            answers is.
         ComponentsError: the components cannot be used.
     """
     import ray
 
     loaded = load_components(components)
+    keep = _kept_columns(loaded, keep)
     pieces = plan(source, piece_bytes=piece_bytes)
     system, folder = file_system(out)
     system.create_dir(folder, recursive=True)
-    sha256 = hashlib.sha256(msgspec.json.encode(pieces)).hexdigest()
-    _claim(system, folder, out, _Run(loaded.digest, sha256, form, tuple(keep)))
+    _claim(system, folder, out, _run_of(loaded.digest, pieces, form, keep))
     done = _finished(system, folder)
     results = [result for piece in pieces if (result := done.get(piece.name)) is not None]
     for result in results:
@@ -148,10 +155,21 @@ def count_files(source: str, components: Components) -> tuple[Counts, int]:
 @contextlib.contextmanager
 def ray_for_files(address: str | None) -> Iterator[None]:
     """A connection to the Ray cluster at ``address``, or to a Ray of this machine's own that ends with the block."""
+    if address is None:
+        for name, value in _OWN_RAY.items():
+            os.environ.setdefault(name, value)  # before Ray is imported: that is when it reads them
     import ray
+    from ray._private import parameter
 
     started = {"include_dashboard": False} if address is None else {}
-    ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **started)
+    # Ray's agent of a node asks for one fixed port, for more than three seconds where another Ray, as that of the service, has
+    # it, before it does without; and ray.init() has no word for any other.
+    parameters = parameter.RayParams
+    parameter.RayParams = partial(parameters, dashboard_agent_listen_port=0)
+    try:
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **started)
+    finally:
+        parameter.RayParams = parameters
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # there is one of ours
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -224,16 +242,37 @@ def _answers(
     manifest = components.manifest
     indices = predicted_class_indices(probabilities, manifest.threshold)
     shown = probabilities[:, 1:] if len(manifest.classes) == 2 else probabilities
-    decoded = [msgspec.json.decode(record) if isinstance(record, bytes) else record for _, record in rows] if keep else []
+    decoded: list[Any] = (
+        [msgspec.json.decode(record) if isinstance(record, bytes) else record for _, record in rows] if keep else []
+    )
     contents = [
         [piece.path] * len(rows),
         [number for number, _ in rows],
-        *([cell_text(record.get(name)) or None for record in decoded] for name in keep),
+        *([_kept_text(record.get(name)) for record in decoded] for name in keep),
         *shown.T.tolist(),
         probabilities[np.arange(len(rows)), indices].tolist(),
         [manifest.classes[index] for index in indices.tolist()],
     ]
     return dict(zip(columns_of(components, keep), contents, strict=True))
+
+
+def _kept_columns(components: Components, keep: Sequence[str]) -> tuple[str, ...]:
+    """The columns to keep, each once.
+
+    Raises:
+        TableError: the answers have one of that name themselves.
+    """
+    own = columns_of(components, ())
+    for name in keep:
+        if name in own:
+            raise TableError(f"the column {excerpt(name)} cannot be kept: the answers have one of that name themselves")
+    return tuple(dict.fromkeys(keep))
+
+
+def _kept_text(cell: Any) -> str | None:
+    """A cell as text, an array or object as that of JSON; None where there is nothing."""
+    nested = isinstance(cell, (list, dict))
+    return (msgspec.json.encode(cell).decode() if nested else cell_text(cell)) or None
 
 
 def _read_rows(parser: RowParser, records: Sequence[Record]) -> tuple[Array, dict[int, list[dict[str, Any]]]]:
@@ -250,6 +289,9 @@ def _read_rows(parser: RowParser, records: Sequence[Record]) -> tuple[Array, dic
         for problem in chunk.problems:
             said = {"field": problem.field, "code": problem.code, "message": problem.message}
             problems.setdefault(problem.row, []).append(said)
+    for row, record in enumerate(records):
+        if isinstance(record, str):
+            problems[row][0]["message"] = record  # rather than what a text in a row's place is told
     return concatenate([chunk.values for chunk in chunks]), problems
 
 
@@ -269,6 +311,10 @@ def _batches(records: Iterator[Numbered]) -> Iterator[list[Numbered]]:
         yield some
 
 
+def _run_of(digest: str, pieces: Sequence[Piece], form: Format, keep: Sequence[str]) -> _Run:
+    return _Run(digest, hashlib.sha256(msgspec.json.encode(pieces)).hexdigest(), form, tuple(keep))
+
+
 def _claim(system: Any, folder: str, out: str, run: _Run) -> None:
     """Makes sure that a folder is new, or that of the same run.
 
@@ -281,7 +327,8 @@ def _claim(system: Any, folder: str, out: str, run: _Run) -> None:
     if system.get_file_info(path).type == FileType.File:
         with system.open_input_file(path) as file:
             if file.read() != msgspec.json.encode(run):
-                raise TableError(f"{out} holds the answers of another run: another model, input or format; name a new folder")
+                reason = "another model, input or format, or a file has changed since"
+                raise TableError(f"{out} holds the answers of another run: {reason}; name a new folder")
     elif system.get_file_info(FileSelector(folder)):
         raise TableError(f"{out} holds something else than answers; name a new folder")
     else:

@@ -88,7 +88,10 @@ def test_files_are_scored_as_requests_are_and_a_run_goes_on_where_it_was(
     assert pq.read_table(lost).equals(content)
 
 
-def test_memory_does_not_grow_with_the_file(tmp_path: Path, model: tuple[Path, Components]) -> None:
+def test_the_memory_that_scoring_takes_piece_by_piece_in_one_process_does_not_grow_with_the_file(
+    tmp_path: Path, model: tuple[Path, Components]
+) -> None:
+    """Of what a worker does, and of cutting; not of Ray itself, nor of Ray Data, which hold names of pieces only."""
     folder, _ = model
     table = mixed_table(600)
     small = write_csv(tmp_path / "small.csv", {**table, "note": ["x" * 5000] * 600})

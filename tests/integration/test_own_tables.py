@@ -1,4 +1,4 @@
-"""Tables of one's own, from training to answers, reasons and drift: four models in one service."""
+"""Tables of one's own, from training to answers, reasons and drift: four models and an imported one in one service."""
 
 from __future__ import annotations
 
@@ -8,16 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import requests
 from own_tables import bundled_table, mixed_table, rows_of, write_csv
 from scipy.special import expit
 from scoring import score
 from serving import Server, run_command, serve, wait_until, write_config
+from sklearn.compose import make_column_transformer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from serve_app.components import Components, save_components
+from serve_app.components import Components, load_components, save_components
+from serve_app.importing import import_estimator
 from serve_app.methods import Method
 from serve_app.offline import score_piece
 from serve_app.pieces import plan
@@ -31,14 +39,16 @@ MODELS: dict[str, tuple[str, Method]] = {
 }
 
 
+IMPORTED = ["number", "place"]
+SPLIT = {"wine", "mixed", "imported"}
+
+
 @dataclass
-class Own:
-    """A model that was trained here, its table, and where it is served."""
+class Served:
+    """A model, the rows that it was fitted on, and where it is served."""
 
     table: dict[str, list[str]]
-    target: str
     csv: Path
-    report: TrainingReport
     components: Components
     url: str
 
@@ -49,6 +59,28 @@ class Own:
         return answers
 
 
+@dataclass
+class Own(Served):
+    """A model that was trained here."""
+
+    target: str
+    report: TrainingReport
+
+
+def pipeline(csv: Path) -> Any:
+    """What a user may have fitted on a number and a category, nulls in both, by means of scikit-learn and pandas alone."""
+    numbers = make_pipeline(SimpleImputer(), StandardScaler())
+    columns = make_column_transformer((numbers, ["number"]), (OneHotEncoder(handle_unknown="ignore"), ["place"]))
+    frame = pd.read_csv(csv)
+    return make_pipeline(columns, LogisticRegression()).fit(frame[IMPORTED], frame["bought"])
+
+
+@pytest.fixture(scope="module")
+def imported(own: dict[str, Own]) -> Served:
+    mixed = own["mixed"]
+    return Served(mixed.table, mixed.csv, load_components(mixed.csv.with_name("imported")), f"{mixed.url}/imported")
+
+
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Own]]:
     folder = tmp_path_factory.mktemp("own")
@@ -57,15 +89,17 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Own]]:
         table = mixed_table() if name == "mixed" else bundled_table(name)
         csv = write_csv(folder / f"{name}.csv", table)
         draft, report = train(csv, target=target, method=method)
-        models[name] = Own(table, target, csv, report, save_components(folder / name, draft), "")
+        models[name] = Own(table, csv, save_components(folder / name, draft), "", target, report)
+    joblib.dump(pipeline(folder / "mixed.csv"), folder / "mine.pkl")
+    save_components(folder / "imported", import_estimator(folder / "mine.pkl", folder / "mixed.csv", target="bought"))
 
     def one_application_each(config: dict[str, Any]) -> None:
         (first,) = config["applications"]
         config["applications"] = []
-        for name in models:
-            # wine has both deployments, and two ingresses; the others are fused
-            is_split = name == "wine"
-            replicas = {"min_replicas": 1 + is_split, "max_replicas": 1 + is_split, "target_ongoing_requests": 128}
+        for name in (*models, "imported"):
+            is_split = name in SPLIT
+            ingresses = 2 if name == "wine" else 1
+            replicas = {"min_replicas": ingresses, "max_replicas": ingresses, "target_ongoing_requests": 128}
             deployments = [{**one, "ray_actor_options": {"num_cpus": 0.1}} for one in first["deployments"]]
             deployments[0]["autoscaling_config"] = replicas
             config["applications"].append(
@@ -87,6 +121,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Own]]:
         for name, model in models.items():
             model.url = url if name == "mixed" else f"{url}/{name}"
             wait_until(lambda model=model: is_ready(model.url), f"{name} is ready", 60)  # type: ignore[misc]
+        wait_until(lambda: is_ready(f"{url}/imported"), "imported is ready", 60)
         assert isinstance(server, Server)
         yield models
 
@@ -95,7 +130,7 @@ def is_ready(url: str) -> bool:
     return requests.get(f"{url}/ready", timeout=10).status_code == 200
 
 
-def probabilities(own: Own, answers: list[dict[str, Any]]) -> np.ndarray:
+def probabilities(own: Served, answers: list[dict[str, Any]]) -> np.ndarray:
     classes = list(map(str, own.components.manifest.classes))
     if len(classes) == 2:
         positive = np.array([answer["probability_positiveclass"] for answer in answers])
@@ -129,6 +164,19 @@ def test_what_is_served_is_as_good_as_the_report_says_and_the_same_offline(
     shown = served[:, 1:] if len(classes) == 2 else served
     names = ["positiveclass"] if len(classes) == 2 else classes
     assert np.array_equal([[line[f"probability_{label}"] for label in names] for line in lines], shown)
+
+
+def test_an_imported_pipeline_answers_over_http_what_it_answers_by_itself(imported: Served) -> None:
+    rows: list[dict[str, Any]] = [{**row} for row in rows_of(imported.table)]
+    served = probabilities(imported, imported.predict(rows))
+    by_itself = joblib.load(imported.csv.with_name("mine.pkl")).predict_proba(pd.read_csv(imported.csv)[IMPORTED])
+    assert served == pytest.approx(by_itself, abs=1e-12)
+    alone = np.concatenate([probabilities(imported, imported.predict([row])) for row in rows[:5]])
+    assert np.array_equal(alone, served[:5])
+    shown = requests.get(f"{imported.url}/model", timeout=10).json()
+    assert shown["scored_by"].startswith("scikit-learn")
+    unexplained = requests.post(f"{imported.url}/predict?explain=true", data=json.dumps(rows[:1]), timeout=60)
+    assert (unexplained.status_code, unexplained.json()["error"]["code"]) == (422, "not_explainable")
 
 
 @pytest.mark.parametrize("name", MODELS)

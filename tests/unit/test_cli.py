@@ -58,6 +58,16 @@ def test_a_choice_that_cannot_be_is_refused(run: CliRunner, tmp_path: Path, opti
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["train", "table.csv", "--target", "y"], ["import", "mine.pkl", "--sample", "t.csv", "--target", "y", "--trust"]],
+)
+def test_a_model_is_never_written_where_nobody_said(run: CliRunner, command: list[str]) -> None:
+    done = invoke(run, *command)
+    assert done.exit_code == 2
+    assert "Missing option '--out'" in done.output
+
+
 def test_a_pickle_is_read_only_on_trust(run: CliRunner, tmp_path: Path) -> None:
     table = bundled_table("wine")
     data = [list(map(float, cells)) for cells in zip(*(table[name] for name in table if name != "class"), strict=True)]

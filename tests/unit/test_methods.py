@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from serve_app import training
 from serve_app.components import load_components, save_components
+from serve_app.config import PROJECT_ROOT
 from serve_app.errors import TableError
 from serve_app.evaluation import ThresholdRule
 from serve_app.methods import Method
@@ -55,13 +57,25 @@ def of_scikit_learn(name: str, method: Method, fitted: np.ndarray, others: np.nd
 
 
 @pytest.mark.parametrize("method", ["logit", "trees"])
-@pytest.mark.parametrize("name", ["breast_cancer", "wine"])
+@pytest.mark.parametrize("name", ["breast_cancer", "wine", "digits"])
 def test_the_figures_are_those_of_plain_scikit_learn(tmp_path: Path, name: str, method: Method) -> None:
     table = bundled_table(name)
     _, report = train(write_csv(tmp_path / "table.csv", table), target="class", method=method)
     _, codes = np.unique(table["class"], return_inverse=True)
     fitted, held_back = training._split(codes, 26)
     assert report.validation_auc == pytest.approx(of_scikit_learn(name, method, fitted, held_back), abs=2e-3)
+
+
+def test_the_readmes_figures_are_those_of_the_script_that_it_names() -> None:
+    script = runpy.run_path(str(PROJECT_ROOT / "docs" / "make_tables.py"))
+    shown = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    assert script["HEADER"] in shown
+    (line,) = (line for line in shown.splitlines() if line.startswith("| breast cancer |"))
+    *said, two_stage, logit, plain_logit, trees, plain_trees = line.strip("| ").split(" | ")
+    *names, found = script["line"]("breast_cancer").strip("| ").split(" | ", 2)
+    assert said == names
+    figures = [float(figure) for figure in found.split(" | ")]
+    assert figures == pytest.approx([float(figure) for figure in (two_stage, logit, plain_logit, trees, plain_trees)], abs=1e-3)
 
 
 def test_a_table_of_categories_alone_can_be_trained_on(tmp_path: Path) -> None:
@@ -96,14 +110,20 @@ def test_cross_validation_tells_the_spread_and_spares_the_rows_held_back(tmp_pat
     assert found.means["auc"] == pytest.approx(report.validation_auc, abs=0.1)
     assert 0 < found.deviations["auc"] < 0.1
     assert report.as_json()["cross_validation"]["auc"] == {"mean": found.means["auc"], "deviation": found.deviations["auc"]}
-    # Their target turned around changes what is measured on them, and nothing else.
+    # Who they are and what they are like is mixed up among them: that changes what is measured on them, and nothing else.
+    # Their classes stay, and so does the split.
     content = mixed_table()
-    for row in report.evidence.held_back:
-        content["bought"][row] = "no" if content["bought"][row] == "yes" else "yes"
-    fitted_alike = training._split(np.array(content["bought"]) == "yes", 26)[0]
-    if np.array_equal(fitted_alike, report.evidence.fitted):
-        _, other = train(write_csv(tmp_path / "turned.csv", content), target="bought", method="logit", folds=4)
-        assert other.cross_validation == found
+    held_back = report.evidence.held_back
+    for name in content.keys() - {"bought"}:
+        cells = [content[name][row] for row in np.roll(held_back, 1)]
+        for row, cell in zip(held_back, cells, strict=True):
+            content[name][row] = cell
+    _, other = train(write_csv(tmp_path / "mixed_up.csv", content), target="bought", method="logit", folds=4)
+    assert np.array_equal(other.evidence.held_back, held_back)
+    assert other.cross_validation == found
+    assert other.coefficients == report.coefficients
+    assert other.train_auc == report.train_auc
+    assert other.validation_auc < report.validation_auc - 0.1
 
 
 def test_a_threshold_by_rule_stands_in_the_manifest(tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from own_tables import mixed_table, rows_of, write_csv
 from scoring import score
 
 from serve_app import answer_files, offline
-from serve_app.components import Components, save_components
+from serve_app import pieces as pieces_module
+from serve_app.components import Components, load_components, save_components
 from serve_app.errors import TableError
 from serve_app.offline import score_piece
 from serve_app.pieces import Piece, file_system, plan, records
@@ -24,10 +30,16 @@ from serve_app.training import train
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> Components:
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mixed")
     draft, _ = train(write_csv(folder / "table.csv", mixed_table()), target="bought", method="logit")
-    return save_components(folder / "components", draft)
+    save_components(folder / "components", draft)
+    return folder / "components"
+
+
+@pytest.fixture(scope="module")
+def mixed(model_folder: Path) -> Components:
+    return load_components(model_folder)
 
 
 def write(path: Path, table: dict[str, list[str]]) -> Path:
@@ -120,7 +132,9 @@ def test_a_line_of_a_csv_file_with_too_few_cells_is_refused_alone(tmp_path: Path
     source.write_text(source.read_text() + "\n1,2\n")
     answers, refused = score_all(source, tmp_path / "out", mixed)
     assert len(answers) == 10
-    assert [row["problems"][0]["code"] for row in refused] == ["not_an_object"]
+    assert [row["problems"] for row in refused] == [
+        [{"field": None, "code": "not_an_object", "message": "2 cells, the header has 9"}]
+    ]
 
 
 @pytest.mark.parametrize("piece_bytes", [1, 7, 50, 1000])
@@ -133,6 +147,86 @@ def test_a_csv_file_is_cut_where_rows_end_and_not_within_quotes(tmp_path: Path, 
     found = [(number, row) for piece in pieces for number, row in records(*opened(piece, ["x", "y\nz", "n"]))]
     assert [number for number, _ in found] == list(range(21))
     assert [list(row.values()) for _, row in found if isinstance(row, dict)] == rows
+
+
+def csv_records(text: bytes) -> list[list[str]]:
+    """What csv.reader makes of a whole file, without its header."""
+    return list(csv.reader(io.StringIO(text.decode(), newline="")))[1:]
+
+
+def read_in_pieces(path: Path, piece_bytes: int) -> list[tuple[int, list[str] | str]]:
+    """The cells of each record of a file of the columns a and b, or why it has none, with its number."""
+    pieces = plan(str(path), piece_bytes=piece_bytes)
+    found = [one for piece in pieces for one in records(*opened(piece, ["a", "b"]))]
+    return [(number, list(row.values()) if isinstance(row, dict) else str(row)) for number, row in found]
+
+
+TEXTS = st.lists(st.sampled_from(['"', '""', ",", "\n", "\r", "\r\n", "a", "é"]), min_size=1, max_size=60).map("".join)
+
+
+@given(text=TEXTS, size=st.integers(1, 90))
+@example(text='3" pipe,x\n4,y\n', size=5)
+def test_records_cut_in_pieces_of_any_size_are_those_of_the_whole_file(text: str, size: int) -> None:
+    content = f"a,b\n{text}".encode()
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name, "rows.csv")
+        path.write_bytes(content)
+        found, whole = read_in_pieces(path, size), read_in_pieces(path, len(content))
+    assert found == whole
+    if not is_open_at_the_end(text):
+        numbered = enumerate(csv_records(content))
+        said = "{} cells, the header has 2".format
+        assert found == [(number, cells if len(cells) == 2 else said(len(cells))) for number, cells in numbered if cells]
+
+
+@given(text=TEXTS, size=st.integers(1, 90), limit=st.integers(1, 12))
+def test_what_is_too_long_for_a_quoted_cell_is_so_in_pieces_of_any_size(text: str, size: int, limit: int) -> None:
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces_module, "_MAX_QUOTED_BYTES", limit)
+        path = Path(name, "rows.csv")
+        path.write_bytes(f"a,b\n{text}".encode())
+        assert read_in_pieces(path, size) == read_in_pieces(path, 1000)
+
+
+def is_open_at_the_end(text: str) -> bool:
+    """Whether a quote that opened a cell does not close."""
+    return csv_records(f"a,b\n{text}\nend".encode())[-1] != ["end"]
+
+
+def test_a_quote_within_a_cell_is_a_sign_like_any_other(tmp_path: Path) -> None:
+    rows = [[f'{row}" pipe', "x\ny"] for row in range(40)]
+    (tmp_path / "rows.csv").write_text("a,b\n" + "".join(f'{a},"{b}"\n' for a, b in rows))
+    assert read_in_pieces(tmp_path / "rows.csv", 100) == list(enumerate(rows))
+
+
+@pytest.mark.parametrize("piece_bytes", [10, 3_000_000])
+def test_a_quote_that_does_not_close_costs_its_own_line_only(tmp_path: Path, piece_bytes: int) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('a,b\n1,2\n"3\n4","5\n6,7\n')
+    refused = "a quote opens a cell and does not close"
+    assert read_in_pieces(path, piece_bytes) == [(0, ["1", "2"]), (1, refused), (2, ["6", "7"])]
+
+
+def test_neither_a_quote_without_end_nor_a_long_cell_ends_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    good, long = ["1", "2" * 100], ["3", "x" * 200_000]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["a", "b"], *[good] * 10, long])
+        file.write('4,"5\n')
+        csv.writer(file).writerows([good] * 20_000)
+        file.write('6,7"\n"8",9\n')
+    for piece_bytes in (200_000, 8_000_000):
+        found = read_in_pieces(path, piece_bytes)
+        assert [number for number, _ in found] == list(range(20_014))
+        strange = [row for _, row in found if row != good]
+        assert strange == [long, "a quote opens a cell and does not close", ["6", '7"'], ["8", "9"]]
+
+
+@pytest.mark.parametrize("content", [b'"a,b\n1,2\n', b"a\xff,b\n1,2\n"])
+def test_a_header_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "rows.csv").write_bytes(content)
+    with pytest.raises(TableError, match="header"):
+        plan(str(tmp_path / "rows.csv"))
 
 
 def opened(piece: Piece, columns: list[str]) -> tuple[Any, Piece, list[str]]:
@@ -194,6 +288,46 @@ def test_a_folder_of_other_files_or_another_run_is_left_alone(tmp_path: Path) ->
         offline._claim(system, folder, "out", msgspec.structs.replace(run, format="parquet"))
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_file_of_the_same_size_that_took_the_place_of_another_makes_another_run(tmp_path: Path, suffix: str) -> None:
+    source = write(tmp_path / f"rows{suffix}", {"number": ["1", "2", "3"]})
+    system, folder = file_system(str(tmp_path / "out"))
+    (tmp_path / "out").mkdir()
+    offline._claim(system, folder, "out", offline._run_of("digest", plan(str(source)), "csv", ()))
+    offline._claim(system, folder, "out", offline._run_of("digest", plan(str(source)), "csv", ()))
+    write(source, {"number": ["1", "2", "4"]})
+    with pytest.raises(TableError, match="a file has changed since"):
+        offline._claim(system, folder, "out", offline._run_of("digest", plan(str(source)), "csv", ()))
+
+
+@pytest.mark.parametrize("name", ["row", "file", "probability_positiveclass", "predicted_class"])
+def test_a_column_to_keep_that_is_called_like_one_of_the_answers_is_refused(
+    tmp_path: Path, model_folder: Path, name: str
+) -> None:
+    source = write(tmp_path / "rows.csv", mixed_table(5) | {name: ["x"] * 5})
+    with pytest.raises(TableError, match=f"the column '{name}' cannot be kept"):
+        offline.score_files(str(source), str(tmp_path / "out"), model_folder, keep=[name])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_column_to_keep_that_is_named_twice_is_kept_once(tmp_path: Path, mixed: Components) -> None:
+    assert offline._kept_columns(mixed, ["place", "customer", "place"]) == ("place", "customer")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_nested_cell_is_kept_as_json_text(tmp_path: Path, mixed: Components, suffix: str) -> None:
+    nested = {"a": [2.5], "b": {"c": "é"}}
+    table = mixed_table(2)
+    source = tmp_path / f"rows{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.table({**table, "list": [[1, None]] * 2, "object": [nested] * 2}), source)
+    else:
+        source.write_text("\n".join(json.dumps({**row, "list": [1, None], "object": nested}) for row in rows_of(table)))
+    answers, refused = score_all(source, tmp_path / "out", mixed, keep=["list", "object"])
+    assert refused == []
+    assert [(json.loads(row["list"]), json.loads(row["object"])) for row in answers] == [([1, None], nested)] * 2
+
+
 def test_the_book_keeping_of_a_piece_is_written_last(
     tmp_path: Path, mixed: Components, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +346,27 @@ def test_the_book_keeping_of_a_piece_is_written_last(
     assert [Path(path).parent.name for path in written] == ["out", "_done"]
     system, folder = file_system(str(tmp_path / "out"))
     assert offline._finished(system, folder)["000000"].rows == 10
+
+
+def test_a_ray_of_its_own_takes_any_port_is_not_held_back_and_reports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+    from ray._private import parameter
+
+    started: dict[str, Any] = {}
+
+    def init(**options: Any) -> None:
+        started.update(options, port=parameter.RayParams().dashboard_agent_listen_port)
+        started.update({name: os.environ.get(name) for name in ("RAY_worker_niceness", "RAY_USAGE_STATS_ENABLED")})
+
+    for name in ("RAY_worker_niceness", "RAY_USAGE_STATS_ENABLED"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(ray, "init", init)
+    with offline.ray_for_files(None):
+        pass
+    assert (started["address"], started["port"]) == ("local", 0)
+    assert (started["RAY_worker_niceness"], started["RAY_USAGE_STATS_ENABLED"]) == ("0", "0")
+    assert parameter.RayParams().dashboard_agent_listen_port != 0
 
 
 def test_answers_of_three_classes_hold_a_probability_of_each(tmp_path: Path) -> None:
