@@ -22,6 +22,7 @@ from serve_app.provenance import Trust
 __all__ = ["ModelReference", "ModelStore", "Rollout", "Trial", "read_rollout"]
 
 _logger = logging.getLogger("ray.serve")  # the logger whose records Ray Serve keeps with the replica's
+_MOST_REJECTED = 10
 Held = TypeVar("Held")
 Share = Annotated[float, Meta(ge=0, le=1)]
 
@@ -88,7 +89,7 @@ class ModelStore(Generic[Held]):
         self._make = make
         self.base = make(base)
         self.rejected: dict[str, str] = {}
-        """Folders that could not be used, each with the reason."""
+        """The latest folders that could not be used, each with the reason, until one can be."""
         self._base_digest = base.digest
         self._held = {base.digest: self.base}
         self._digests: dict[ModelReference, str] = {}
@@ -100,7 +101,11 @@ class ModelStore(Generic[Held]):
 
     def named(self, reference: ModelReference | None) -> Held | None:
         """What is held of a version that was loaded by this reference."""
-        return None if reference is None else self._held.get(self._digests.get(reference, ""))
+        return None if reference is None else self._held.get(self._digests.get(reference.alone(), ""))
+
+    def holds(self, reference: ModelReference | None) -> bool:
+        """Whether a version has been loaded by this reference; None is the base, which always is."""
+        return reference is None or self.named(reference) is not None
 
     def held(self) -> Iterable[Held]:
         """What is held of every version."""
@@ -132,13 +137,20 @@ class ModelStore(Generic[Held]):
                 self.reject(reference, str(error))
                 raise
             self._digests[reference] = components.digest
-            self.rejected.pop(reference.components, None)
             return held
 
     def reject(self, reference: ModelReference, reason: str) -> None:
         """Notes why a version cannot be used."""
-        _logger.error("the model in %s is not used: %s", reference.components, reason)
+        if self.rejected.pop(reference.components, None) != reason:  # what is tried again and again is logged once
+            _logger.error("the model in %s is not used: %s", reference.components, reason)
         self.rejected[reference.components] = reason
+        for folder in list(self.rejected)[:-_MOST_REJECTED]:
+            del self.rejected[folder]
+
+    def accept(self, reference: ModelReference | None) -> None:
+        """Notes that a version can be used, whatever was wrong with it before."""
+        if reference is not None:
+            self.rejected.pop(reference.components, None)
 
     def keep_only(self, references: Iterable[ModelReference]) -> None:
         """Lets go of every version that is not named, but for the base."""
