@@ -137,22 +137,24 @@ class Classifier:
         async with self._lock:
             await self._load_named()
 
-    async def load(self, components: str, digest: str) -> str:
+    async def load(self, components: str, digest: str | None) -> str:
         """Loads a version beside the others; empty, or why it cannot be used. For ``handle.broadcast``."""
         return await _load_or_reject(self._models, ModelReference(components=components, digest=digest))
 
-    async def refuse(self, components: str, digest: str, reason: str) -> None:
+    async def refuse(self, components: str, digest: str | None, reason: str) -> None:
         """Lets go of a version that a replica cannot use, and notes why. For ``handle.broadcast``."""
         async with self._lock:
-            self._models.reject(ModelReference(components=components, digest=digest or None), reason)
+            self._models.reject(ModelReference(components=components, digest=digest), reason)
             self._models.keep_only(self._rollout.references() | self._lasting.references())
 
     async def check_health(self) -> None:
         """Raises RuntimeError when the batching task, which nothing revives, has ended; Ray Serve calls it now and then.
 
         A version that could not be loaded is tried again. That it is not there is no reason to end the replica: another would
-        have the same folders, and this one scores with what it has.
+        have the same folders, and this one scores with what it has. Ray Serve starts another only where it has nothing.
         """
+        if not self._models.held():
+            _ = self._models.base  # raises why
         for model in self._models.held():
             model.metrics.tell_facts()
         if not all(map(self._models.holds, self._rollout.references())):
@@ -184,7 +186,7 @@ class Preprocessor:
         self.admission = Admission(settings.limits.max_held_bytes)
         self._body_bytes = 0
         self._pipelines = ModelStore(settings, lambda loaded: Pipeline(settings, loaded, classifier))
-        self._serving = self._pipelines.base
+        self._serving = next(iter(self._pipelines.held()), None)  # the base, if it can be used
         self._rollout: Rollout | None = None
         self._canary: Pipeline | None = None
         self._canary_share = 0.0
@@ -197,12 +199,16 @@ class Preprocessor:
         """The pipeline for one request, which stays with it to its end."""
         if self._canary is not None and random.random() < self._canary_share:  # noqa: S311 - a sample, no secret
             return self._canary
-        return self._serving
+        return self.serving
 
     @property
     def serving(self) -> Pipeline:
-        """The pipeline of the version that serves."""
-        return self._serving
+        """The pipeline of the version that serves.
+
+        Raises:
+            ComponentsError: there is none, for this replica starts and can use nothing; it does not become ready.
+        """
+        return self._pipelines.base if self._serving is None else self._serving
 
     async def predict(
         self,
@@ -246,7 +252,7 @@ class Preprocessor:
         Raises:
             ScoringError: what all replicas have counted could not be asked for.
         """
-        watch = self._serving.metrics.drift
+        watch = self.serving.metrics.drift
         if watch is None:
             return None
         try:
@@ -259,7 +265,7 @@ class Preprocessor:
         """Whether the golden rows of the version that serves, sent through both deployments, get their probabilities."""
         try:
             async with asyncio.timeout(self.settings.limits.ready_timeout_s):
-                return await self._serving.scores_golden_rows()
+                return await self.serving.scores_golden_rows()
         except (TimeoutError, NotScorableError, ScoringError) as error:
             _logger.warning("not ready: %s", str(error) or "the round trip takes too long")
             return False
@@ -308,32 +314,42 @@ class Preprocessor:
             if self._rollout is not None:
                 await self._follow(self._rollout)
 
-    async def load(self, components: str, digest: str) -> str:
+    async def load(self, components: str, digest: str | None) -> str:
         """Loads a version beside the others and tries it; empty, or why it cannot be used. For ``handle.broadcast``."""
-        if await self._try(ModelReference(components=components, digest=digest)) is not None:
+        reference = ModelReference(components=components, digest=digest)
+        if await self._try(reference) is not None:
             return ""
-        return self._pipelines.rejected.get(components, "it cannot be used")
+        return self._pipelines.rejected.get(reference, "it cannot be used")
 
-    async def refuse(self, components: str, digest: str, reason: str) -> None:
+    async def refuse(self, components: str, digest: str | None, reason: str) -> None:
         """Lets go of a version that a replica cannot use, and tells why from now on. For ``handle.broadcast``."""
         async with self._lock:
-            self._pipelines.reject(ModelReference(components=components, digest=digest or None), reason)
+            self._pipelines.reject(ModelReference(components=components, digest=digest), reason)
             self._pipelines.keep_only((self._rollout or Rollout()).references())
 
     async def describe_rollout(self) -> dict[str, Any]:
         """Which versions this replica uses for what, and what it refused, as JSON values."""
         rollout = self._rollout or Rollout()
         return {
-            "serving": _describe(self._serving),
+            "serving": _describe(self.serving),
             "previous": _describe(self._pipelines.named(rollout.previous)),
             "canary": _describe(self._canary, share=self._canary_share),
             "shadow": self._shadow and _describe(self._shadow.pipeline, share=self._shadow.share),
-            "rejected": [{"components": folder, "reason": reason} for folder, reason in self._pipelines.rejected.items()],
+            "rejected": [
+                {"components": reference.components, "digest": reference.digest, "reason": reason}
+                for reference, reason in self._pipelines.rejected.items()
+            ],
         }
 
     async def check_health(self) -> None:
-        """Healthy as long as it answers at all; Ray Serve calls it now and then. What could not be used is tried again."""
-        self._serving.metrics.tell_facts()
+        """Healthy as long as it has a version to answer with; Ray Serve calls it now and then.
+
+        What could not be used is tried again.
+
+        Raises:
+            ComponentsError: this replica starts, and can use neither what is named nor the base; Ray Serve starts another.
+        """
+        self.serving.metrics.tell_facts()
         if not self._is_complete:
             self._retry.maybe(self._follow_again)
 

@@ -154,7 +154,7 @@ class _Service:
         """Has every replica let go of a version that is not deployed, and tell why: in its log and in ``GET /model``."""
         for deployment in self._deployments():
             with contextlib.suppress(ReleaseError):  # what is wrong is said already
-                self._ask(deployment, "refuse", reference.components, reference.digest or "", str(error))
+                self._ask(deployment, "refuse", reference.components, reference.digest, str(error))
 
     def switch(self, after: Rollout, before: Rollout) -> Release:
         """Puts ``after`` into ``user_config`` and waits until every replica does what it says.
@@ -173,8 +173,7 @@ class _Service:
         deadline = time.monotonic() + _SWITCH_TIMEOUT_S
         while True:
             described = self._ask("Preprocessor", "describe_rollout") if self._is_running() else []
-            named = {reference.components for reference in after.references()}
-            rejected = sorted({each["reason"] for one in described for each in one["rejected"] if each["components"] in named})
+            rejected = sorted({each["reason"] for one in described for each in one["rejected"] if _is_named(each, after)})
             if rejected:
                 raise ReleaseError(f"not deployed, for a Preprocessor cannot use it: {'; '.join(rejected)}")
             if described and all(_matches(one, after) for one in described):
@@ -242,6 +241,12 @@ def _connected(address: str) -> Iterator[_Service]:
         yield _Service(f"http://{context.dashboard_url}")
     finally:
         ray.shutdown()
+
+
+def _is_named(rejected: dict[str, Any], rollout: Rollout) -> bool:
+    """Whether a version that a replica rejected is one that the rollout would have answer."""
+    named = {each.alone() for each in (rollout.serving, rollout.canary, rollout.shadow) if each is not None}
+    return ModelReference(components=rejected["components"], digest=rejected["digest"]) in named
 
 
 def _matches(described: dict[str, Any], rollout: Rollout) -> bool:

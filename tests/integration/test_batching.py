@@ -192,10 +192,10 @@ def test_a_matrix_that_the_model_cannot_take_fails_alone_in_a_batch_of_the_class
 
 
 def test_a_model_that_fails_otherwise_fails_as_the_service(graph: Graph, example: dict[str, Any]) -> None:
-    def run_out_of_memory(_: Array) -> Array:
+    def run_out_of_memory(matrix: Array) -> Array:
         raise MemoryError
 
-    graph.handle._score_matrix = run_out_of_memory  # type: ignore[method-assign]
+    graph.handle._score_matrix = run_out_of_memory
     with pytest.raises(ScoringError, match="the classifier failed: MemoryError"):
         graph.predict([json.dumps([example]).encode()])
 

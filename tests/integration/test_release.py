@@ -132,8 +132,8 @@ def test_a_version_that_a_replica_cannot_use_serves_nowhere(versions: Versions) 
     assert versions.serving() == "2.0.0"
     assert versions.rejected()[str(folder)].startswith(reason)
     publish_variant(folder, "4.0.0")
-    for command in (["deploy", folder, "--shadow", "0.5"], ["rollback"]):  # nothing of the refusal is left once it is there
-        assert versions.serve_app(*command).returncode == 0
+    for arguments in (("deploy", folder, "--shadow", "0.5"), ("rollback",)):  # nothing of the refusal is left once it is there
+        assert versions.serve_app(*arguments).returncode == 0
     assert str(folder) not in versions.rejected()
 
 

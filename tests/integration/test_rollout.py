@@ -16,7 +16,7 @@ from variants import publish_variant
 from serve_app.components import Components
 from serve_app.config import Settings
 from serve_app.deployments import Classifier, Preprocessor, _Retry
-from serve_app.errors import ScoringError
+from serve_app.errors import ComponentsError, ScoringError
 
 
 class InProcessHandle:
@@ -60,15 +60,16 @@ class Graph:
         return self.preprocessor.serving.components.manifest.version
 
 
-_kept: list[Graph] = []  # Ray's batch queue opens an event loop when it is deleted outside of one, and never closes it
+_kept: list[Any] = []  # Ray's batch queue opens an event loop when it is deleted outside of one, and never closes it
 
 
 @pytest.fixture
 def graph(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Graph:
     context = SimpleNamespace(_deployment_config=SimpleNamespace(max_ongoing_requests=100_000))
     monkeypatch.setattr(serve, "get_replica_context", lambda: context)  # @serve.batch looks at it for a warning
-    _kept.append(Graph(tmp_path))
-    return _kept[-1]
+    graph = Graph(tmp_path)
+    _kept.append(graph)
+    return graph
 
 
 def test_replicas_switch_to_what_user_config_names_and_back_to_what_it_no_longer_names(graph: Graph) -> None:
@@ -230,7 +231,7 @@ def test_an_attempt_is_made_ever_more_seldom_and_only_while_something_is_missing
 
     async def steps() -> list[int]:
         retry = _Retry()
-        seen = []
+        seen: list[int] = []
         for _ in range(200):
             now[0] += 1
             retry.maybe(attempt)
@@ -250,6 +251,7 @@ def test_a_matrix_that_comes_to_a_classifier_without_its_version_is_sent_to_anot
     async def steps() -> list[bytes]:
         await graph.reconfigure(serving=graph.named("two"))
         whole, graph.handle.classifier = graph.handle.classifier, Classifier(Settings())  # which has never heard of it
+        _kept.append(graph.handle.classifier)
         remote = graph.handle._remote
 
         async def route(digest: str, matrix: bytes) -> Any:
@@ -264,6 +266,28 @@ def test_a_matrix_that_comes_to_a_classifier_without_its_version_is_sent_to_anot
     (answer,) = json.loads(b"".join(asyncio.run(steps())))
     assert answer["probability_positiveclass"] > 0.4
     assert len(graph.handle.asked) == 2
+
+
+def test_a_replica_that_finds_its_folder_changed_starts_only_with_a_version_that_is_named(graph: Graph) -> None:
+    settings = Settings(components=str(graph.folder / "three"), components_sha256=graph.three.digest)
+    publish_variant(graph.folder / "three", "3.1.0", shift=-1)  # in place, as train does
+    named = {"serving": graph.named("two")}
+
+    async def steps() -> str:
+        changed = r"three/manifest\.json: its SHA-256 is \w+…, the settings say"
+        replicas = (Classifier(settings), Preprocessor(settings, graph.handle))
+        _kept.extend(replicas)
+        for replica in replicas:
+            await replica.reconfigure({})
+            with pytest.raises(ComponentsError, match=changed):
+                await replica.check_health()
+        await graph.classifier.reconfigure(named)
+        for replica in replicas:
+            await replica.reconfigure(named)
+            await replica.check_health()
+        return replicas[1].serving.components.manifest.version
+
+    assert asyncio.run(steps()) == "2.0.0"
 
 
 def test_two_unusable_versions_in_a_row_leave_the_one_that_serves_in_the_classifier(
