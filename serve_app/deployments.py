@@ -124,18 +124,19 @@ class Classifier:
         async with self._lock:
             self._rollout = rollout
             self._retry.reset()
+            before = self._lasting.references()
             await self._load_named()
+            self._models.keep_only(rollout.references() | before)
 
     async def _load_named(self) -> None:
         for reference in self._rollout.references():
             await _load_or_reject(self._models, reference)
-        self._models.keep_only(self._rollout.references() | self._lasting.references())
         if self._models.holds(self._rollout.serving):
             self._lasting = self._rollout
 
     async def _load_missing(self) -> None:
         async with self._lock:
-            await self._load_named()
+            await self._load_named()  # and lets go of nothing: preprocessors may switch later than this
 
     async def load(self, components: str, digest: str | None) -> str:
         """Loads a version beside the others; empty, or why it cannot be used. For ``handle.broadcast``."""
