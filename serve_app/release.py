@@ -164,16 +164,17 @@ class _Service:
         """
         self._put(after)
         try:
-            return self._wait_for(after)
+            return self._wait_for(after, before)
         except ReleaseError:
             self._put(before)
             raise
 
-    def _wait_for(self, after: Rollout) -> Release:
+    def _wait_for(self, after: Rollout, before: Rollout) -> Release:
         deadline = time.monotonic() + _SWITCH_TIMEOUT_S
         while True:
             described = self._ask("Preprocessor", "describe_rollout") if self._is_running() else []
-            rejected = sorted({each["reason"] for one in described for each in one["rejected"] if _is_named(each, after)})
+            told = [each for one in described for each in one["rejected"]]  # also of other versions, and since long ago
+            rejected = sorted({each["reason"] for each in told if _is_named(each, after) and not _is_named(each, before)})
             if rejected:
                 raise ReleaseError(f"not deployed, for a Preprocessor cannot use it: {'; '.join(rejected)}")
             if described and all(_matches(one, after) for one in described):
