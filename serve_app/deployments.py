@@ -41,6 +41,7 @@ _ARRIVAL_TIMEOUT_S = 1.0  # how long a matrix waits for its version, which other
 _RETRY_S, _LONGEST_RETRY_S = 5.0, 60.0  # what could not be used is tried again after so long, then after twice that, and so on
 _TRY_TIMEOUT_S = 30.0  # how long a version may take to work through a Classifier
 _POLL_INTERVAL_S = 0.05
+_START_PAUSE_S = 10.0  # before a replica that has nothing to score with gives up: Ray Serve starts the next one at once
 
 
 _Job = tuple[CountedModel, Array]
@@ -155,6 +156,7 @@ class Classifier:
         have the same folders, and this one scores with what it has. Ray Serve starts another only where it has nothing.
         """
         if not self._models.held():
+            await asyncio.sleep(_START_PAUSE_S)
             _ = self._models.base  # raises why
         for model in self._models.held():
             model.metrics.tell_facts()
@@ -350,6 +352,8 @@ class Preprocessor:
         Raises:
             ComponentsError: this replica starts, and can use neither what is named nor the base; Ray Serve starts another.
         """
+        if self._serving is None:
+            await asyncio.sleep(_START_PAUSE_S)
         self.serving.metrics.tell_facts()
         if not self._is_complete:
             self._retry.maybe(self._follow_again)

@@ -268,7 +268,10 @@ def test_a_matrix_that_comes_to_a_classifier_without_its_version_is_sent_to_anot
     assert len(graph.handle.asked) == 2
 
 
-def test_a_replica_that_finds_its_folder_changed_starts_only_with_a_version_that_is_named(graph: Graph) -> None:
+def test_a_replica_that_finds_its_folder_changed_starts_only_with_a_version_that_is_named(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_app.deployments._START_PAUSE_S", 0)
     settings = Settings(components=str(graph.folder / "three"), components_sha256=graph.three.digest)
     publish_variant(graph.folder / "three", "3.1.0", shift=-1)  # in place, as train does
     named = {"serving": graph.named("two")}
