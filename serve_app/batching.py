@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 __all__ = ["RowBatcher", "concatenate", "count_rows", "split"]
 
 Array = NDArray[np.float64]
-BatchFunction = Callable[[list[Array]], Awaitable[Sequence[Array]]]
+Result = Array | Exception
+BatchFunction = Callable[[list[Array]], Awaitable[Sequence[Result]]]
 
 _MOST_TURNS = 64
 """Of the event loop, that a batch waits for more: endless traffic must not hold it up. A few milliseconds when each brings
@@ -31,7 +32,7 @@ class RowBatcher:
     even while none may start, so that under load they stay tiny, and takes a tenth of the time of a request of one row.
 
     Args:
-        score_batch: as many results as arrays; an exception fails all of the batch.
+        score_batch: as many results as arrays; one that is an exception fails its array, one that is raised all of the batch.
         max_rows: the most rows of a batch, and of one array.
         max_concurrent_batches: how many run at once.
     """
@@ -48,7 +49,7 @@ class RowBatcher:
         """The result of one array, whatever it was merged with.
 
         Raises:
-            Exception: whatever ``score_batch`` raised.
+            Exception: whatever ``score_batch`` raised, or gave back for this array.
         """
         loop = asyncio.get_running_loop()
         result: asyncio.Future[Array] = loop.create_future()
@@ -65,16 +66,19 @@ class RowBatcher:
         await self._gather()
         while self._waiting:
             arrays, results = self._take()
+            scored: Sequence[Result] = []
             try:
-                scored = await self._score_batch(arrays)
+                if arrays:  # not all of them have been given up
+                    scored = await self._score_batch(arrays)
             except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
-                for result in results:
-                    if not result.done():
-                        result.set_exception(error)
-            else:
-                for result, array in zip(results, scored, strict=True):
-                    if not result.done():  # its request may have been given up meanwhile
-                        result.set_result(array)
+                scored = [error] * len(arrays)
+            for result, found in zip(results, scored, strict=True):
+                if result.done():  # its request may have been given up meanwhile
+                    continue
+                if isinstance(found, Exception):
+                    result.set_exception(found)
+                else:
+                    result.set_result(found)
             await self._gather()
         # Not in a callback of the task, which is called a turn after its end: who comes in between would wait forever.
         self._running -= 1
@@ -88,12 +92,14 @@ class RowBatcher:
                 return
 
     def _take(self) -> tuple[list[Array], list[asyncio.Future[Array]]]:
-        """The next batch: the first that waits, and those behind it as long as there is room."""
+        """The next batch: the first that waits, and those behind it as long as there is room; not what was given up."""
         arrays: list[Array] = []
         results: list[asyncio.Future[Array]] = []
         rows = 0
         while self._waiting and (not arrays or rows + len(self._waiting[0][0]) <= self._max_rows):
             array, result = self._waiting.popleft()
+            if result.done():
+                continue
             arrays.append(array)
             results.append(result)
             rows += len(array)

@@ -19,7 +19,8 @@
     │   ├── BodyTooLargeError      more bytes than the limit
     │   ├── BodyTooSlowError       the body did not arrive in time
     │   ├── NotExplainableError    no reasons can be given for this model's answers
-    │   └── InvalidRowsError       some rows cannot be scored; carries what is wrong with each
+    │   ├── InvalidRowsError       some rows cannot be scored; carries what is wrong with each
+    │   └── NotScorableError       the rows are in order, but the model itself cannot take one of them
     └── ScoringError           the service itself failed to score; nothing is wrong with the request
 
 server.py adds those of processes (StartError, ServiceDiedError), which only it raises.
@@ -266,6 +267,23 @@ class InvalidRowsError(RequestError):
         count = len({problem.row for problem in self.problems})
         first = self.problems[0]
         return f"{count} row{'s' if count > 1 else ''} cannot be scored; the first is row {first.row}: {first.message}"
+
+
+class NotScorableError(RequestError):
+    """The rows are in order, but the model itself cannot take one of them; it would not another time either.
+
+    Args:
+        reason: what the estimator says.
+    """
+
+    code = "not_scorable"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the model cannot score a row of the request: {self.reason}"
 
 
 class ScoringError(ServeAppError):

@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.answers import AnswerEncoder
-from serve_app.batching import RowBatcher, concatenate, split
+from serve_app.batching import Result, RowBatcher, concatenate, split
 from serve_app.components import GOLDEN_TOLERANCE, Components
 from serve_app.config import Settings
-from serve_app.errors import FieldProblem, InvalidRowsError, ScoringError, TooManyRowsError
+from serve_app.errors import FieldProblem, InvalidRowsError, NotScorableError, ScoringError, TooManyRowsError
 from serve_app.explanation import Explainer, Explanation
 from serve_app.metrics import ReplicaMetrics
 from serve_app.model import predicted_class_indices
+from serve_app.values import excerpt
 
 __all__ = ["CountedModel", "LocalClassifier", "MatrixScorer", "Pipeline", "RemoteClassifier", "Scored"]
 
@@ -32,6 +33,8 @@ Array = NDArray[np.float64]
 
 _logger = logging.getLogger("ray.serve")  # the logger whose records Ray Serve keeps with the replica's
 _FLOAT_BYTES = 8
+_ARRIVAL_TIMEOUT_S = 10.0  # how long a matrix looks for a classifier that holds its version
+_RESEND_INTERVAL_S = 0.1
 _MAX_MESSAGE_BYTES = 3 * 1024 * 1024  # Ray Serve's handles refuse messages of 4 MiB unless told otherwise
 
 
@@ -58,7 +61,14 @@ class RemoteClassifier:
 
     async def score_matrix(self, matrix: Array) -> Array:
         """Probabilities of shape (rows, classes) for a matrix of shape (rows, features)."""
-        answer: bytes = await self._score.remote(self._digest, matrix.tobytes())
+        content, first_sent = matrix.tobytes(), perf_counter()
+        answer: bytes | NotScorableError | ScoringError = await self._score.remote(self._digest, content)
+        while isinstance(answer, ScoringError) and perf_counter() < first_sent + _ARRIVAL_TIMEOUT_S:
+            # That replica does not hold the version. Another may.
+            await asyncio.sleep(_RESEND_INTERVAL_S)
+            answer = await self._score.remote(self._digest, content)
+        if isinstance(answer, Exception):
+            raise answer
         return np.frombuffer(answer).reshape(len(matrix), -1)
 
 
@@ -75,9 +85,17 @@ class CountedModel:
         self.metrics = metrics
 
     def score(self, matrix: Array) -> Array:
-        """Probabilities of shape (rows, classes) for a matrix of shape (rows, features)."""
+        """Probabilities of shape (rows, classes) for a matrix of shape (rows, features).
+
+        Raises:
+            NotScorableError: the estimator cannot take one of the rows.
+        """
         start = perf_counter()
-        probabilities = self.components.scorer.score(matrix)
+        try:
+            probabilities = self.components.scorer.score(matrix)
+        # By these an estimator says that its input is not to its taste; all else (memory, threads) is no fault of the rows.
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise NotScorableError(f"{type(error).__name__}: {excerpt(str(error))}") from error
         self.metrics.record_batch(len(matrix), perf_counter() - start)
         return probabilities
 
@@ -167,6 +185,7 @@ class Pipeline:
         Raises:
             RequestError: the body is no array of rows, or has too many.
             InvalidRowsError: some rows are bad, and ``report_bad_rows`` is off; no row was scored.
+            NotScorableError: the model cannot take one of the rows.
             ScoringError: the classifier failed.
         """
         parsed = await self._parse(body)
@@ -242,13 +261,20 @@ class Pipeline:
         self.metrics.transform_seconds += perf_counter() - start
         return await self._classifier.score_matrix(matrix)
 
-    async def _score_batch(self, batch: list[Array]) -> Sequence[Array]:
+    async def _score_batch(self, batch: Sequence[Array]) -> Sequence[Result]:
+        """The probabilities of each array, or why there are none: a row that the model cannot take fails its own request."""
         values = concatenate(batch)
         self.metrics.record_batch(len(values))
         try:
-            probabilities = await self._score_values(values)
+            return split(await self._score_values(values), batch)
+        except NotScorableError as error:
+            if len(batch) == 1:
+                return [error]
         # Whatever a lost, overloaded or stopping replica makes Ray raise, each request gets an answer.
         except (Exception, asyncio.CancelledError) as error:
             _logger.exception("the classifier did not score a batch of %d requests", len(batch))
-            raise ScoringError(f"the classifier failed: {type(error).__name__}") from error
-        return split(probabilities, batch)
+            failure = ScoringError(f"the classifier failed: {type(error).__name__}")
+            failure.__cause__ = error
+            return [failure] * len(batch)
+        middle = len(batch) // 2  # by halves: one among a hundred is found in fourteen calls
+        return [*await self._score_batch(batch[:middle]), *await self._score_batch(batch[middle:])]

@@ -18,7 +18,7 @@ import msgspec
 
 from serve_app.components import Components, load_components, trust_of
 from serve_app.config import Settings, load_settings
-from serve_app.errors import ServeAppError
+from serve_app.errors import ComponentsError, ServeAppError
 from serve_app.nodes import prepare_to_connect
 from serve_app.provenance import Trust
 from serve_app.rollout import ModelReference, Rollout, Trial, read_rollout
@@ -56,7 +56,11 @@ def deploy(folder: Path, *, canary: float | None = None, shadow: float | None = 
         ReleaseError: a replica cannot use them, or did not switch; the service goes on as it was.
     """
     with _connected(address) as service:
-        components = load_components(folder.resolve(), Trust(public_key=trust_of(service.settings).public_key))
+        try:
+            components = load_components(folder.resolve(), Trust(public_key=trust_of(service.settings).public_key))
+        except ComponentsError as error:
+            service.refuse(ModelReference(components=str(folder.resolve())), error)
+            raise
         reference = ModelReference(components=str(folder.resolve()), digest=components.digest)
         before = service.rollout
         serving = service.serving_reference()
@@ -68,9 +72,13 @@ def deploy(folder: Path, *, canary: float | None = None, shadow: float | None = 
             after = Rollout(serving=serving, previous=before.previous)
         else:
             after = Rollout(serving=reference, previous=serving)
-        service.refuse_ambiguous(components)
-        service.load_everywhere(reference)
-        return service.switch(after, before)
+        try:
+            service.refuse_ambiguous(components)
+            service.load_everywhere(reference)
+            return service.switch(after, before)
+        except ReleaseError as error:
+            service.refuse(reference, error)
+            raise
 
 
 def roll_back(*, address: str = "auto") -> Release:
@@ -84,6 +92,7 @@ def roll_back(*, address: str = "auto") -> Release:
         if before.canary is not None or before.shadow is not None:
             after = Rollout(serving=before.serving, previous=before.previous)
         elif before.previous is not None:
+            service.load_everywhere(before.previous)  # its folder may be gone by now, or a replica may lack it
             after = Rollout(serving=before.previous, previous=service.serving_reference())
         else:
             raise ReleaseError("there is no previous version to go back to")
@@ -141,6 +150,12 @@ class _Service:
             if reasons:
                 raise ReleaseError(f"not deployed, for a {deployment} cannot use it: {'; '.join(sorted(reasons))}")
 
+    def refuse(self, reference: ModelReference, error: ServeAppError) -> None:
+        """Has every replica let go of a version that is not deployed, and tell why: in its log and in ``GET /model``."""
+        for deployment in self._deployments():
+            with contextlib.suppress(ReleaseError):  # what is wrong is said already
+                self._ask(deployment, "refuse", reference.components, reference.digest, str(error))
+
     def switch(self, after: Rollout, before: Rollout) -> Release:
         """Puts ``after`` into ``user_config`` and waits until every replica does what it says.
 
@@ -149,16 +164,17 @@ class _Service:
         """
         self._put(after)
         try:
-            return self._wait_for(after)
+            return self._wait_for(after, before)
         except ReleaseError:
             self._put(before)
             raise
 
-    def _wait_for(self, after: Rollout) -> Release:
+    def _wait_for(self, after: Rollout, before: Rollout) -> Release:
         deadline = time.monotonic() + _SWITCH_TIMEOUT_S
         while True:
             described = self._ask("Preprocessor", "describe_rollout") if self._is_running() else []
-            rejected = sorted({each["reason"] for one in described for each in one["rejected"]})
+            told = [each for one in described for each in one["rejected"]]  # also of other versions, and since long ago
+            rejected = sorted({each["reason"] for each in told if _is_named(each, after) and not _is_named(each, before)})
             if rejected:
                 raise ReleaseError(f"not deployed, for a Preprocessor cannot use it: {'; '.join(rejected)}")
             if described and all(_matches(one, after) for one in described):
@@ -226,6 +242,12 @@ def _connected(address: str) -> Iterator[_Service]:
         yield _Service(f"http://{context.dashboard_url}")
     finally:
         ray.shutdown()
+
+
+def _is_named(rejected: dict[str, Any], rollout: Rollout) -> bool:
+    """Whether a version that a replica rejected is one that the rollout would have answer."""
+    named = {each.alone() for each in (rollout.serving, rollout.canary, rollout.shadow) if each is not None}
+    return ModelReference(components=rejected["components"], digest=rejected["digest"]) in named
 
 
 def _matches(described: dict[str, Any], rollout: Rollout) -> bool:

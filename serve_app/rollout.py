@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
@@ -22,6 +22,7 @@ from serve_app.provenance import Trust
 __all__ = ["ModelReference", "ModelStore", "Rollout", "Trial", "read_rollout"]
 
 _logger = logging.getLogger("ray.serve")  # the logger whose records Ray Serve keeps with the replica's
+_MOST_REJECTED = 10
 Held = TypeVar("Held")
 Share = Annotated[float, Meta(ge=0, le=1)]
 
@@ -78,21 +79,40 @@ class ModelStore(Generic[Held]):
     """The versions that a replica holds, by digest.
 
     Args:
-        settings: of the application; the components that they name are the base, which is never dropped.
+        settings: of the application; the components that they name are the base, which is never dropped. There is none where
+            they cannot be used (their folder has changed, say): what the rollout names may serve all the same.
         make: what is held of a version, made of its components.
     """
 
     def __init__(self, settings: Settings, make: Callable[[Components], Held]) -> None:
-        base = load_served_components(settings)
         self._public_key = trust_of(settings).public_key
         self._make = make
-        self.base = make(base)
-        self.rejected: dict[str, str] = {}
-        """Folders that could not be used, each with the reason."""
-        self._base_digest = base.digest
-        self._held = {base.digest: self.base}
+        self._held: dict[str, Held] = {}
+        self._base_digest = ""
+        self._base_reference = ModelReference(components=settings.components, digest=settings.components_sha256)
+        self._base_error: ComponentsError | None = None
+        try:
+            base = load_served_components(settings)
+        except ComponentsError as error:
+            self._base_error = error
+        else:
+            self._base_digest = base.digest
+            self._held[base.digest] = make(base)
+        self.rejected: dict[ModelReference, str] = {}
+        """The latest versions that could not be used, each with the reason, until one in that folder can be."""
         self._digests: dict[ModelReference, str] = {}
         self._lock = asyncio.Lock()
+
+    @property
+    def base(self) -> Held:
+        """What is held of the components that the settings name.
+
+        Raises:
+            ComponentsError: they cannot be used.
+        """
+        if self._base_error is not None:
+            raise self._base_error
+        return self._held[self._base_digest]
 
     def find(self, digest: str) -> Held | None:
         """What is held of a version, if it is."""
@@ -100,9 +120,13 @@ class ModelStore(Generic[Held]):
 
     def named(self, reference: ModelReference | None) -> Held | None:
         """What is held of a version that was loaded by this reference."""
-        return None if reference is None else self._held.get(self._digests.get(reference, ""))
+        return None if reference is None else self._held.get(self._digests.get(reference.alone(), ""))
 
-    def held(self) -> Iterable[Held]:
+    def holds(self, reference: ModelReference | None) -> bool:
+        """Whether a version has been loaded by this reference; None is the base."""
+        return self._base_error is None if reference is None else self.named(reference) is not None
+
+    def held(self) -> Collection[Held]:
         """What is held of every version."""
         return self._held.values()
 
@@ -115,6 +139,8 @@ class ModelStore(Generic[Held]):
             ComponentsError: what is wrong with the components; it is kept in ``rejected``.
         """
         if reference is None:
+            if self._base_error is not None:
+                self.reject(self._base_reference, str(self._base_error))
             return self.base
         reference = reference.alone()
         async with self._lock:
@@ -132,13 +158,22 @@ class ModelStore(Generic[Held]):
                 self.reject(reference, str(error))
                 raise
             self._digests[reference] = components.digest
-            self.rejected.pop(reference.components, None)
             return held
 
     def reject(self, reference: ModelReference, reason: str) -> None:
         """Notes why a version cannot be used."""
-        _logger.error("the model in %s is not used: %s", reference.components, reason)
-        self.rejected[reference.components] = reason
+        reference = reference.alone()
+        if self.rejected.pop(reference, None) != reason:  # what is tried again and again is logged once
+            _logger.error("the model in %s is not used: %s", reference.components, reason)
+        self.rejected[reference] = reason
+        for oldest in list(self.rejected)[:-_MOST_REJECTED]:
+            del self.rejected[oldest]
+
+    def accept(self, reference: ModelReference | None) -> None:
+        """Notes that a version can be used, whatever was wrong in that folder before."""
+        if reference is not None and self.rejected:
+            folder = reference.components
+            self.rejected = {other: reason for other, reason in self.rejected.items() if other.components != folder}
 
     def keep_only(self, references: Iterable[ModelReference]) -> None:
         """Lets go of every version that is not named, but for the base."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from ray.serve import metrics
 
+from serve_app.config import Limits
 from serve_app.errors import RequestError, ScoringError
 from serve_app.model import predicted_class_indices
 from serve_app.pipeline import Pipeline, Scored
@@ -21,6 +22,7 @@ __all__ = ["DIFFERENCE_BOUNDARIES", "Shadow"]
 
 DIFFERENCE_BOUNDARIES = [1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
 _MOST_AT_ONCE = 8
+_MOST_BYTES = 32 * 1024 * 1024  # of bodies that wait for their comparison, which nothing else counts any more
 _MOST_OBSERVED = 100  # differences of a request that go into the histogram: each costs some microseconds
 
 _logger = logging.getLogger("ray.serve")
@@ -32,11 +34,14 @@ class Shadow:
     Args:
         pipeline: of the version that is tried out.
         share: of the requests that it gets a copy of.
+        limits: of a request; ``score_timeout_s`` holds for its copy, too.
     """
 
-    def __init__(self, pipeline: Pipeline, share: float) -> None:
+    def __init__(self, pipeline: Pipeline, share: float, limits: Limits) -> None:
         self.pipeline = pipeline
         self.share = share
+        self._timeout_s = limits.score_timeout_s
+        self._held_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._rows = metrics.Counter(
             "class_prediction_shadow_rows", description="Rows that the shadow scored too.", tag_keys=("version",)
@@ -60,22 +65,24 @@ class Shadow:
         self._tags = {"version": pipeline.components.manifest.version}
 
     def offer(self, body: bytes | bytearray, answered: Pipeline, scored: Scored) -> None:
-        """Takes a copy of a request that ``answered`` has scored, unless too many wait already."""
+        """Takes a copy of a request that ``answered`` has scored, unless too much waits already; one is taken at any size."""
         if random.random() >= self.share:  # noqa: S311 - a sample, no secret
             return
-        if len(self._tasks) >= _MOST_AT_ONCE:
+        if len(self._tasks) >= _MOST_AT_ONCE or (self._tasks and self._held_bytes + len(body) > _MOST_BYTES):
             self._skip("busy")
             return
+        self._held_bytes += len(body)
         task = asyncio.get_running_loop().create_task(self._compare(body, answered, scored))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _compare(self, body: bytes | bytearray, answered: Pipeline, scored: Scored) -> None:
         try:
-            other = await self.pipeline.score(body, report_bad_rows=True, is_answered=False)
+            async with asyncio.timeout(self._timeout_s):
+                other = await self.pipeline.score(body, report_bad_rows=True, is_answered=False)
         except RequestError:
             self._skip("refused")
-        except ScoringError:
+        except (ScoringError, TimeoutError):
             self._skip("failed")
         except Exception:
             _logger.exception("the shadow failed")
@@ -86,6 +93,8 @@ class Shadow:
                 self._skip("other_rows")
             else:
                 self._record(answered, scored.probabilities, other.probabilities)
+        finally:
+            self._held_bytes -= len(body)
 
     def _record(self, answered: Pipeline, expected: NDArray[np.float64], found: NDArray[np.float64]) -> None:
         if len(expected) == 0:

@@ -6,19 +6,26 @@ import asyncio
 import itertools
 import json
 import tracemalloc
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from own_tables import write_csv
 from ray import serve
 from scoring import score
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-from serve_app.components import Components
+from serve_app.components import Components, save_components
 from serve_app.config import Settings
 from serve_app.deployments import Classifier, Preprocessor
-from serve_app.errors import ScoringError
+from serve_app.errors import NotScorableError, ScoringError
+from serve_app.importing import import_estimator
 
 Array = NDArray[np.float64]
 
@@ -38,11 +45,11 @@ class InProcessHandle:
     def options(self, **_: Any) -> InProcessHandle:
         return self
 
-    async def _remote(self, digest: str, matrix: bytes) -> bytes:
+    async def _remote(self, digest: str, matrix: bytes) -> Any:
         await asyncio.sleep(0.002)  # a hop takes its time: that is what requests wait for together
         if self.failure is not None:
             raise self.failure
-        self.hops.append(len(matrix) // (8 * 25))
+        self.hops.append(len(matrix) // (8 * len(self._model.components.manifest.features)))
         return await self._classifier.score(digest, matrix)
 
     def _count(self, matrix: Array) -> Array:
@@ -53,8 +60,8 @@ class InProcessHandle:
 class Graph:
     """The split graph, with what went through the hop and what was scored at once."""
 
-    def __init__(self) -> None:
-        self.settings = Settings()
+    def __init__(self, settings: Settings = Settings()) -> None:  # noqa: B008 - it never changes
+        self.settings = settings
         self.handle = InProcessHandle(self.settings)
         self.preprocessor = Preprocessor(self.settings, self.handle)
 
@@ -77,9 +84,29 @@ _kept: list[Graph] = []  # Ray's batch queue opens an event loop when it is dele
 
 @pytest.fixture
 def graph(monkeypatch: pytest.MonkeyPatch) -> Graph:
+    return _graph(monkeypatch, Settings())
+
+
+@pytest.fixture
+def fragile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Graph:
+    """A model whose estimator raises at numbers that are in order by themselves: their tenth power is none."""
+    random = np.random.default_rng(5)
+    matrix = random.normal(size=(200, 2))
+    classes = (matrix[:, 0] > matrix[:, 1]).astype(int)
+    estimator = make_pipeline(PolynomialFeatures(10), StandardScaler(), LogisticRegression(max_iter=10_000)).fit(
+        matrix, classes
+    )
+    joblib.dump(estimator, tmp_path / "fragile.pkl")
+    table = {name: [repr(float(cell)) for cell in matrix[:, index]] for index, name in enumerate("ab")}
+    sample = write_csv(tmp_path / "sample.csv", table)
+    save_components(tmp_path / "fragile", import_estimator(tmp_path / "fragile.pkl", sample, target="y"))
+    return _graph(monkeypatch, Settings(components=str(tmp_path / "fragile")))
+
+
+def _graph(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Graph:
     context = SimpleNamespace(_deployment_config=SimpleNamespace(max_ongoing_requests=100_000))
     monkeypatch.setattr(serve, "get_replica_context", lambda: context)  # @serve.batch looks at it for a warning
-    _kept.append(Graph())
+    _kept.append(Graph(settings))
     return _kept[-1]
 
 
@@ -126,6 +153,53 @@ def test_a_failing_classifier_fails_the_requests_and_not_the_preprocessor(
     assert json.loads(b"".join(answered))[0]["predicted_class"] == 0
 
 
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value):RuntimeWarning")
+def test_a_row_that_the_model_cannot_take_fails_its_own_request_and_no_neighbour(
+    fragile: Graph, caplog: pytest.LogCaptureFixture
+) -> None:
+    bodies = [json.dumps({"a": index / 10, "b": 0.5}).encode() for index in range(20)]
+    mixed = [b'{"a": 1e38, "b": 0.5}' if place in {7, 15} else body for place, body in enumerate(bodies)]
+    fused = Preprocessor(fragile.settings, None)
+
+    async def ask() -> list[list[Any]]:
+        alone = [await fragile.preprocessor.predict(body) for body in bodies]
+        split = await asyncio.gather(*map(fragile.preprocessor.predict, mixed), return_exceptions=True)
+        return [alone, split, await asyncio.gather(*map(fused.predict, mixed), return_exceptions=True)]
+
+    alone, *answers = asyncio.run(ask())
+    for found in answers:
+        assert [place for place, answer in enumerate(found) if isinstance(answer, NotScorableError)] == [7, 15]
+        assert all(answer == alone[place] for place, answer in enumerate(found) if place not in {7, 15})
+        assert str(found[7]) == "the model cannot score a row of the request: ValueError: 'Input X contains infinity or a v'..."
+    assert max(fragile.handle.scored) > 4  # they were merged
+    assert caplog.text == ""  # what an estimator says may quote a row
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value):RuntimeWarning")
+def test_a_matrix_that_the_model_cannot_take_fails_alone_in_a_batch_of_the_classifier(fragile: Graph) -> None:
+    good, bad = np.array([[0.5, 0.25]]), np.array([[1e38, 0.25]])
+    digest = fragile.preprocessor.serving.components.digest
+
+    async def ask() -> list[Any]:
+        score = fragile.handle._classifier.score
+        return await asyncio.gather(*(score(digest, matrix.tobytes()) for matrix in (good, bad, good)))
+
+    first, refused, last = asyncio.run(ask())
+    assert isinstance(refused, NotScorableError)
+    assert first == last
+    assert np.frombuffer(first).sum() == pytest.approx(1)
+    assert 3 in fragile.handle.scored
+
+
+def test_a_model_that_fails_otherwise_fails_as_the_service(graph: Graph, example: dict[str, Any]) -> None:
+    def run_out_of_memory(matrix: Array) -> Array:
+        raise MemoryError
+
+    graph.handle._score_matrix = run_out_of_memory
+    with pytest.raises(ScoringError, match="the classifier failed: MemoryError"):
+        graph.predict([json.dumps([example]).encode()])
+
+
 def test_the_fused_topology_answers_the_same_without_a_hop(graph: Graph, make_rows: Any) -> None:
     body = json.dumps(make_rows(5000, 4)).encode()
     fused = Preprocessor(graph.settings, None)
@@ -135,8 +209,9 @@ def test_the_fused_topology_answers_the_same_without_a_hop(graph: Graph, make_ro
 
 def test_other_components_in_the_classifier_are_noticed(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serve_app.deployments._ARRIVAL_TIMEOUT_S", 0.1)
-    with pytest.raises(ScoringError, match="different model components"):
-        asyncio.run(graph.handle._classifier.score("another digest", b""))
+    answer = asyncio.run(graph.handle._classifier.score("another digest", b""))
+    assert isinstance(answer, ScoringError)
+    assert "different model components" in str(answer)
 
 
 def test_readiness_is_a_round_trip_with_the_right_answers(graph: Graph) -> None:

@@ -40,6 +40,12 @@ class Versions:
         found: dict[str, Any] = requests.get(f"{self.server.url}/model", timeout=30).json()["rollout"]
         return found
 
+    def rejected(self) -> dict[str, str]:
+        """Why folders are not used, as each of ten calls tells: there are two replicas."""
+        told = [{each["components"]: each["reason"] for each in self.rollout()["rejected"]} for _ in range(10)]
+        assert all(one == told[0] for one in told)
+        return told[0]
+
     def serving(self) -> str:
         return str(self.rollout()["serving"]["version"])
 
@@ -95,6 +101,7 @@ def test_damaged_components_never_serve_and_the_reason_is_said_in_a_line(version
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(rf"Error: {folder}/scaler\.pkl: its SHA-256 is [^\n]*\n", done.stderr)
     assert versions.serving() == "2.0.0"
+    assert versions.rejected()[str(folder)].startswith(f"{folder}/scaler.pkl: its SHA-256 is ")
 
 
 VANISH = """
@@ -120,8 +127,14 @@ def test_a_version_that_a_replica_cannot_use_serves_nowhere(versions: Versions) 
     publish_variant(folder, "4.0.0")
     done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 1
-    assert f"ReleaseError: not deployed, for a Classifier cannot use it: {folder}/manifest.json: cannot be read" in done.stderr
+    reason = f"not deployed, for a Classifier cannot use it: {folder}/manifest.json: cannot be read"
+    assert f"ReleaseError: {reason}" in done.stderr
     assert versions.serving() == "2.0.0"
+    assert versions.rejected()[str(folder)].startswith(reason)
+    publish_variant(folder, "4.0.0")
+    for arguments in (("deploy", folder, "--shadow", "0.5"), ("rollback",)):  # nothing of the refusal is left once it is there
+        assert versions.serve_app(*arguments).returncode == 0
+    assert str(folder) not in versions.rejected()
 
 
 def test_another_model_of_the_name_and_number_that_serves_is_refused(versions: Versions) -> None:

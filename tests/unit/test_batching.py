@@ -164,6 +164,51 @@ def test_who_gives_up_takes_nothing_from_the_others() -> None:
     assert asyncio.run(ask()).tolist() == [[4.0]]
 
 
+def test_who_gave_up_before_a_batch_began_is_not_scored() -> None:
+    double = Doubler(turns=10)
+    batcher = RowBatcher(double, max_rows=100, max_concurrent_batches=1)
+
+    async def ask(values: list[float], given_up: list[int]) -> list[Array]:
+        running = asyncio.create_task(batcher.score(column(0)))
+        for _ in range(5):  # its batch has begun, the others wait
+            await asyncio.sleep(0)
+        waiting = [asyncio.create_task(batcher.score(column(value))) for value in values]
+        await asyncio.sleep(0)
+        for place in given_up:
+            waiting[place].cancel()
+        await running
+        patient = [task for place, task in enumerate(waiting) if place not in given_up]
+        answers = await asyncio.gather(*patient)
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return answers
+
+    async def ask_thrice() -> list[list[Array]]:
+        return [await ask([1, 2, 3], [0, 2]), await ask([1, 2], [0, 1]), await ask([7], [])]
+
+    (answer,), nobody, (last,) = asyncio.run(ask_thrice())
+    assert answer.tolist() == [[4.0]]
+    assert nobody == []
+    assert last.tolist() == [[14.0]]
+    assert double.batches == [1, 1, 1, 1, 1]  # each first one, the second, and the last
+
+
+def test_an_array_that_fails_alone_is_given_its_own_error_among_the_results() -> None:
+    async def refuse_negatives(batch: list[Array]) -> Sequence[Array | Exception]:
+        await asyncio.sleep(0)
+        return [ValueError("negative") if (array < 0).any() else array for array in batch]
+
+    batcher = RowBatcher(refuse_negatives, max_rows=100, max_concurrent_batches=1)
+
+    async def ask() -> list[Array | str]:
+        tasks = [asyncio.create_task(batcher.score(column(value))) for value in (1, -2, 3)]
+        await asyncio.wait(tasks)
+        return [task.result() if task.exception() is None else str(task.exception()) for task in tasks]
+
+    first, refused, last = asyncio.run(ask())
+    assert refused == "negative"
+    assert [np.asarray(answer).tolist() for answer in (first, last)] == [[[1.0]], [[3.0]]]
+
+
 def test_one_array_alone_is_not_copied() -> None:
     array = column(1, 2)
     assert concatenate([array]) is array

@@ -23,6 +23,7 @@ PROBLEM = FieldProblem(3, "x53", "not_a_number", "row 3, field 'x53': 'abc' is n
         errors.BodyTooLargeError(10),
         errors.BodyTooSlowError(),
         errors.InvalidRowsError([PROBLEM]),
+        errors.NotScorableError("ValueError: 'infinity'"),
         errors.ScoringError("lost"),
     ],
 )

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from serve_app import front, nodes
+from serve_app.components import Components
 from serve_app.config import PROJECT_ROOT, AccessSettings, Settings, load_settings
 from serve_app.errors import KeysError, SettingsError
 from serve_app.keys import make_key
-from serve_app.server import Overrides, _check_access, _check_config, _check_ray_token, _hand_to_front, _read_config
+from serve_app.server import Overrides, _check_access, _check_config, _check_ray_token, _hand_to_front, _pin, _read_config
 
 CONFIG = PROJECT_ROOT / "config" / "serve_config.yaml"
 
@@ -42,6 +43,17 @@ def test_overrides_take_the_place_of_what_the_config_says_and_of_nothing_else(tm
     for deployment in rest["applications"][0]["deployments"]:
         del deployment["autoscaling_config"]["min_replicas"], deployment["autoscaling_config"]["max_replicas"]
     assert overridden == rest
+
+
+def test_what_was_verified_at_the_start_is_what_every_replica_has_to_find(components: Components) -> None:
+    document = _read_config(CONFIG, Overrides())
+    (application,) = document["applications"]
+    _pin(document, [components])
+    assert application["args"]["components_sha256"] == components.digest
+    _check_config(CONFIG, document)
+    application["args"]["components_sha256"] = "ab" * 32
+    _pin(document, [components])
+    assert application["args"]["components_sha256"] == "ab" * 32  # the config's own pin stays
 
 
 @pytest.mark.parametrize("text", ["", "[]", "http_options: 7", "a: ["])
