@@ -79,7 +79,24 @@ def test_tls_is_for_the_services_port_only(config: str) -> None:
     assert hardened.count(" ssl ") == 1
 
 
-@pytest.mark.parametrize("lost", ["stats socket", "mode http", "frontend prometheus", "listen stats", "frontend http_frontend"])
+def test_a_path_that_no_application_has_stays_unknown_where_there_are_applications(config: str, tmp_path: Path) -> None:
+    with_one = lines_of(harden(config, {}, None), "backend default_backend")
+    with_none = lines_of(harden(write_haproxy_config(tmp_path, 1313, None).read_text(), {}, None), "backend default_backend")
+    assert [line[:30] for line in with_one] == ["http-request return status 404"]
+    assert [line[:30] for line in with_none] == ["http-request return status 503", "http-request return status 404"]
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "stats socket",
+        "mode http",
+        "frontend prometheus",
+        "listen stats",
+        "frontend http_frontend",
+        "return status 404",
+    ],
+)
 def test_a_configuration_of_another_shape_is_refused_rather_than_left_open(config: str, lost: str) -> None:
     with pytest.raises(FrontError, match="where it was expected"):
         harden(config.replace(lost, "something else"), {}, None)
