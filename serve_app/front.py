@@ -113,9 +113,9 @@ def _limits(environment: Mapping[str, str]) -> Iterator[str]:
 
 def _host(environment: Mapping[str, str]) -> str:
     host = environment.get(HOST, "")
-    if re.fullmatch(r"[0-9A-Za-z.:_-]*", host, re.ASCII) is None:
+    if re.fullmatch(r"[0-9A-Za-z._-]*", host, re.ASCII) is None:
         raise FrontError(f"{HOST} is {host!r}, which is no address")
-    return "*" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - whoever runs the service says so
+    return "*" if host == "0.0.0.0" else host  # noqa: S104 - whoever runs the service says so
 
 
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:

@@ -132,6 +132,8 @@ def _put_front_before(haproxy: Path) -> None:
 
 def check_port(host: str, port: int) -> None:
     """Raises PortInUseError or SettingsError when nothing can listen there."""
+    if ":" in host:
+        raise SettingsError(f"cannot listen on {host}: IPv6 addresses are not supported; name one of IPv4")
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that waits in TIME_WAIT is free
         try:

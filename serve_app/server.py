@@ -98,7 +98,7 @@ def run_service(  # noqa: PLR0913 - each is a choice of whoever starts it
         loaded = loader.submit(lambda: list(map(load_served_components, applications)))
         dashboard = start_ray()
         loaded.result()
-        url = f"http{'s' if is_https else ''}://{'127.0.0.1' if host in {'0.0.0.0', '::'} else host}:{port}"  # noqa: S104 - compared, not bound
+        url = f"http{'s' if is_https else ''}://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - compared, not bound
         _deploy(document, url)
         announce(Service(url, f"http://{dashboard}", nodes.address(), notes, access_warnings))
         wait_for_the_end()
@@ -187,7 +187,7 @@ def _hand_to_front(config: Path, document: dict[str, Any], *, is_cluster: bool) 
     their own ports, on which HAProxy's limits do not hold. In a cluster those have to be open: HAProxy is on every node.
 
     Raises:
-        SettingsError: an option of Ray Serve's that HAProxy is not given.
+        SettingsError: an option of Ray Serve's that HAProxy is not given, here or on the other nodes.
     """
     options = document["http_options"]
     tls = {name: value for name, value in options.items() if name.startswith("ssl_") and value is not None}
@@ -198,6 +198,11 @@ def _hand_to_front(config: Path, document: dict[str, Any], *, is_cluster: bool) 
         options["host"] = "127.0.0.1"
     if not tls:
         return bool(os.environ.get(front.CERTIFICATE))
+    if is_cluster:  # the other nodes do not read this file, and would go on in plain HTTP
+        raise SettingsError(
+            f"{config}: in a cluster each node needs the certificate: "
+            f"set {front.CERTIFICATE} and {front.KEY} for 'run' and for each 'join', in the place of the ssl_ options"
+        )
     if tls.keys() != {"ssl_certfile", "ssl_keyfile"}:
         raise SettingsError(f"{config}: HAProxy takes ssl_certfile and ssl_keyfile, both, and no other ssl_ option")
     for name, variable in (("ssl_certfile", front.CERTIFICATE), ("ssl_keyfile", front.KEY)):

@@ -85,6 +85,9 @@ def test_an_address_that_cannot_be_bound_is_said_so() -> None:
         nodes.check_port("127.0.0.1", taken.getsockname()[1])
     with pytest.raises(SettingsError, match=r"cannot listen on 192\.0\.2\.1:1313"):
         nodes.check_port("192.0.2.1", 1313)
+    for host in ("::", "::1"):
+        with pytest.raises(SettingsError, match="IPv6 addresses are not supported"):
+            nodes.check_port(host, 1313)
 
 
 def test_the_clusters_token_is_made_once_and_is_nobody_elses_to_read(tmp_path: Path, environment: pytest.MonkeyPatch) -> None:
