@@ -37,6 +37,7 @@ USER 10001:10001
 EXPOSE 1313
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=10s --start-period=120s --retries=3 \
-    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:1313/ready', timeout=8)"]
+    CMD ["python", "-m", "serve_app", "ready"]
 ENTRYPOINT ["python", "-m", "serve_app"]
-CMD ["run"]
+# What is in flight, and Ray, have to end within the ten seconds of docker stop.
+CMD ["run", "--drain-timeout", "5"]

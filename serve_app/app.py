@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from ray import serve
 from ray.serve import Application
 
 from serve_app.api import ASGIApp, build_http_app
-from serve_app.config import load_settings
+from serve_app.components import trust_of, verify_files
+from serve_app.config import load_settings, resolve_path
 from serve_app.deployments import Classifier, Preprocessor
 
 __all__ = ["build_app"]
@@ -29,10 +31,16 @@ class PreprocessorIngress(Preprocessor):
 def build_app(args: dict[str, Any]) -> Application:
     """HTTP → Preprocessor → Classifier, as Ray Serve's application graph; without a Classifier in the fused topology.
 
+    All replicas of what is built take the components that are there now. One that starts when their folder has been written
+    anew says so and does not serve them, or two models would answer in turn.
+
     Raises:
         SettingsError: ``args`` cannot be used.
+        ComponentsError: the components that they name cannot be.
     """
     settings = load_settings(args)
+    digest = verify_files(resolve_path(settings.components), trust_of(settings))
+    settings = msgspec.structs.replace(settings, components_sha256=digest)
     is_fused = settings.topology == "fused"
     classifier = None if is_fused else serve.deployment(Classifier, name="Classifier").bind(settings)
     ingress = serve.ingress()(PreprocessorIngress)

@@ -44,6 +44,16 @@ _unknown_option = click.option(
     show_default=True,
     help="What a category does that the training table does not have: count as missing, or refuse the row.",
 )
+_config_option = click.option(
+    "--config",
+    type=_PATH,
+    default=PROJECT_ROOT / "config" / "serve_config.yaml",
+    show_default="config/serve_config.yaml",
+    help="Ray Serve config file.",
+)
+_host_option = click.option(
+    "--host", envvar="SERVE_APP_HOST", show_envvar=True, help="What HTTP listens on, in the place of the config's."
+)
 _env_file_option = click.option(
     "--env-file",
     type=_PATH,
@@ -84,16 +94,10 @@ def main() -> None:
 
 
 @main.command()
-@click.option(
-    "--config",
-    type=_PATH,
-    default=PROJECT_ROOT / "config" / "serve_config.yaml",
-    show_default="config/serve_config.yaml",
-    help="Ray Serve config file.",
-)
+@_config_option
 @_env_file_option
 @click.option("--components", type=_PATH, help="Folder of model components, in the place of the config's.")
-@click.option("--host", envvar="SERVE_APP_HOST", show_envvar=True, help="What HTTP listens on, in the place of the config's.")
+@_host_option
 @click.option(
     "--keys",
     type=_PATH,
@@ -151,6 +155,19 @@ def join_cluster(head: str, env_file: Path, num_cpus: int | None, drain_timeout:
     _console.print(f"Waiting for {head} ...")
     join(head, env_file, num_cpus, drain_timeout, lambda address: _console.print(f"Joined {head} as {address}."))
     _console.print("Stopped.")
+
+
+@main.command()
+@_config_option
+@_host_option
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), default=8.0, show_default=True, help="Seconds for the answer."
+)
+def ready(config: Path, host: str | None, timeout: float) -> None:
+    """Ask the service on this machine whether it is ready; exit code 1 when it is not. For health checks of containers."""
+    from serve_app.probe import ask_ready
+
+    _console.print(f"{ask_ready(config, host, timeout)}: ready")
 
 
 @main.command()

@@ -3,7 +3,7 @@
 
 Owns the difference: the ports for statistics and metrics listen on loopback, the admin socket is this user's alone, headers
 have to arrive in time, a client has a limited number of connections, there may be TLS, and where the replicas' own HTTP ports
-stay on loopback, HAProxy's need not. All of it is put into the file
+stay on loopback, HAProxy's need not; and while there is no application yet the answer is 503. All of it is put into the file
 that Ray Serve has just written, and then this process becomes HAProxy. A file of another shape than expected is an error:
 HAProxy does not start, rather than start open.
 
@@ -30,7 +30,11 @@ KEY = "SERVE_APP_TLS_KEYFILE"
 
 _SECTION = re.compile(r"(?:global|defaults|frontend|backend|listen)\b.*")
 _MARK = "# hardened"
-_REFUSAL = '{"error":{"code":"too_many_requests","message":"%s","request_id":"","rows":[],"bad_rows":0}}'
+_ERROR = '{"error":{"code":"%s","message":"%s","request_id":"","rows":[],"bad_rows":0}}'
+_ABSENT = (
+    "return status 503 content-type application/json string "
+    f"'{_ERROR % ('unavailable', 'the service has not started yet; try again')}' hdr retry-after 1"
+)
 
 
 class FrontError(Exception):
@@ -52,7 +56,7 @@ def harden(config: str, environment: Mapping[str, str], certificate: Path | None
         return config
     done: set[str] = set()
     lines = list(_completed(config.splitlines(), environment, certificate, done))
-    missing = {"admin socket", "defaults", "metrics", "service", "stats"} - done
+    missing = {"admin socket", "defaults", "metrics", "service", "stats", "no application"} - done
     if missing:
         raise FrontError(f"Ray Serve's configuration of HAProxy has no {', '.join(sorted(missing))} where it was expected")
     return "\n".join([_MARK, *lines, ""])
@@ -60,6 +64,7 @@ def harden(config: str, environment: Mapping[str, str], certificate: Path | None
 
 def _completed(lines: list[str], environment: Mapping[str, str], certificate: Path | None, done: set[str]) -> Iterator[str]:
     section = ""
+    has_applications = any(line.split()[:1] == ["use_backend"] for line in lines)
     for line in lines:
         section = line.strip() if _SECTION.fullmatch(line) else section
         words = line.split()
@@ -81,6 +86,14 @@ def _completed(lines: list[str], environment: Mapping[str, str], certificate: Pa
             # HAProxy 2.8 takes 2**64 for 0, and what follows for the next request; the replica might not.
             yield "    http-request reject if { req.hdr(content-length),length gt 18 }"
             yield from _limits(environment)
+            # Ray Serve's own proxy, asked where no replica is known, knows of no application either in its first seconds. Each
+            # 404 of the application itself has this header.
+            yield f"    http-response {_ABSENT} if {{ status 404 }} !{{ res.hdr(x-model-version) -m found }}"
+        elif section == "backend default_backend" and words[:4] == ["http-request", "return", "status", "404"]:
+            done.add("no application")
+            if not has_applications:
+                yield f"    http-request {_ABSENT} unless {{ path_beg /-/ }}"
+            yield line
         else:
             yield line
 
@@ -89,7 +102,7 @@ def _limits(environment: Mapping[str, str]) -> Iterator[str]:
     connections = _number(environment, CONNECTIONS, 1024)
     if connections == 0:
         return
-    refusal = _REFUSAL % f"more than {connections} connections at once from one address"
+    refusal = _ERROR % ("too_many_requests", f"more than {connections} connections at once from one address")
     yield "    stick-table type ipv6 size 100k expire 2m store conn_cur"
     yield "    tcp-request connection track-sc0 src"
     yield (
@@ -100,9 +113,9 @@ def _limits(environment: Mapping[str, str]) -> Iterator[str]:
 
 def _host(environment: Mapping[str, str]) -> str:
     host = environment.get(HOST, "")
-    if re.fullmatch(r"[0-9A-Za-z.:_-]*", host, re.ASCII) is None:
+    if re.fullmatch(r"[0-9A-Za-z._-]*", host, re.ASCII) is None:
         raise FrontError(f"{HOST} is {host!r}, which is no address")
-    return "*" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - whoever runs the service says so
+    return "*" if host == "0.0.0.0" else host  # noqa: S104 - whoever runs the service says so
 
 
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:

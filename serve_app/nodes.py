@@ -64,6 +64,7 @@ _PORTS = (
 )
 _FRONT = Path(front.__file__).resolve()
 _CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+_HAPROXY_THREADS = "RAY_SERVE_HAPROXY_NBTHREAD"
 _HAPROXY_BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 
 
@@ -110,6 +111,8 @@ def set_environment(path: Path) -> tuple[str, ...]:
         notes.append("HAProxy does not come with Ray on this system: Ray Serve's own proxy answers, more slowly.")
     else:
         _put_front_before(Path(haproxy.origin).parent / "bin" / "haproxy")
+        # Ray's 4 whatever the machine: on 2 CPUs 64 connections got 3,829 answers a second with 4 threads, 4,240 with 2.
+        os.environ.setdefault(_HAPROXY_THREADS, str(min(4, len(os.sched_getaffinity(0)))))
     # With Ray's fixed defaults, two services on one machine would take HAProxy's side ports from each other. Replicas bind
     # their HTTP ports with SO_REUSEPORT: two services would share them, and each get some of the other's requests.
     ports = _free_ports()
@@ -129,6 +132,8 @@ def _put_front_before(haproxy: Path) -> None:
 
 def check_port(host: str, port: int) -> None:
     """Raises PortInUseError or SettingsError when nothing can listen there."""
+    if ":" in host:
+        raise SettingsError(f"cannot listen on {host}: IPv6 addresses are not supported; name one of IPv4")
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that waits in TIME_WAIT is free
         try:

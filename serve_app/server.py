@@ -23,7 +23,7 @@ import yaml
 from urllib3.exceptions import InsecureRequestWarning
 
 from serve_app import front, nodes
-from serve_app.components import Components, load_served_components, trust_of, verify_files
+from serve_app.components import load_served_components, trust_of, verify_files
 from serve_app.config import Settings, load_settings, resolve_path
 from serve_app.errors import SettingsError
 from serve_app.keys import read_keys
@@ -97,8 +97,8 @@ def run_service(  # noqa: PLR0913 - each is a choice of whoever starts it
     with nodes.running(drain_timeout_s) as wait_for_the_end, ThreadPoolExecutor(max_workers=1) as loader:
         loaded = loader.submit(lambda: list(map(load_served_components, applications)))
         dashboard = start_ray()
-        _pin(document, loaded.result())
-        url = f"http{'s' if is_https else ''}://{'127.0.0.1' if host in {'0.0.0.0', '::'} else host}:{port}"  # noqa: S104 - compared, not bound
+        loaded.result()
+        url = f"http{'s' if is_https else ''}://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - compared, not bound
         _deploy(document, url)
         announce(Service(url, f"http://{dashboard}", nodes.address(), notes, access_warnings))
         wait_for_the_end()
@@ -151,19 +151,6 @@ def _check_config(config: Path, document: dict[str, Any]) -> tuple[str, int, lis
     return host, port, checked
 
 
-def _pin(document: dict[str, Any], loaded: list[Components]) -> None:
-    """Has every replica take the components that were verified here, also one that starts when their folder has changed.
-
-    It then says so and is started anew, while those that have started go on; a version of ``user_config`` serves all the same.
-    A later ``serve deploy`` of a config that leaves ``components_sha256`` null is a change of ``args``: Ray Serve replaces
-    every replica, by ones that take what is in the folder by then.
-    """
-    for application, components in zip(document["applications"], loaded, strict=True):
-        args = application.setdefault("args", {})
-        if args.get("components_sha256") is None:
-            args["components_sha256"] = components.digest
-
-
 def _check_access(host: str, applications: list[Settings]) -> tuple[str, ...]:
     """Warnings about who may ask.
 
@@ -200,7 +187,7 @@ def _hand_to_front(config: Path, document: dict[str, Any], *, is_cluster: bool) 
     their own ports, on which HAProxy's limits do not hold. In a cluster those have to be open: HAProxy is on every node.
 
     Raises:
-        SettingsError: an option of Ray Serve's that HAProxy is not given.
+        SettingsError: an option of Ray Serve's that HAProxy is not given, here or on the other nodes.
     """
     options = document["http_options"]
     tls = {name: value for name, value in options.items() if name.startswith("ssl_") and value is not None}
@@ -211,6 +198,11 @@ def _hand_to_front(config: Path, document: dict[str, Any], *, is_cluster: bool) 
         options["host"] = "127.0.0.1"
     if not tls:
         return bool(os.environ.get(front.CERTIFICATE))
+    if is_cluster:  # the other nodes do not read this file, and would go on in plain HTTP
+        raise SettingsError(
+            f"{config}: in a cluster each node needs the certificate: "
+            f"set {front.CERTIFICATE} and {front.KEY} for 'run' and for each 'join', in the place of the ssl_ options"
+        )
     if tls.keys() != {"ssl_certfile", "ssl_keyfile"}:
         raise SettingsError(f"{config}: HAProxy takes ssl_certfile and ssl_keyfile, both, and no other ssl_ option")
     for name, variable in (("ssl_certfile", front.CERTIFICATE), ("ssl_keyfile", front.KEY)):

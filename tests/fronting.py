@@ -36,8 +36,8 @@ class Front:
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
 
 
-def write_haproxy_config(folder: Path, port: int, upstream_port: int) -> Path:
-    """What Ray Serve writes for one application with one replica."""
+def write_haproxy_config(folder: Path, port: int, upstream_port: int | None) -> Path:
+    """What Ray Serve writes for one application with one replica; None is before it knows of any."""
     config = HAProxyConfig(
         socket_path=str(folder / "admin.sock"),
         server_state_base=str(folder),
@@ -50,14 +50,15 @@ def write_haproxy_config(folder: Path, port: int, upstream_port: int) -> Path:
     )
     path = folder / "haproxy.cfg"
     api = HAProxyApi(cfg=config, config_file_path=str(path))
-    server = ServerConfig(name="replica", host="127.0.0.1", port=upstream_port)
-    api.set_backend_configs({"app": BackendConfig(name="app", path_prefix="/", app_name="app", servers=[server])})
+    if upstream_port is not None:
+        server = ServerConfig(name="replica", host="127.0.0.1", port=upstream_port)
+        api.set_backend_configs({"app": BackendConfig(name="app", path_prefix="/", app_name="app", servers=[server])})
     api._generate_config_file_internal()
     return path
 
 
 @contextlib.contextmanager
-def run_front(folder: Path, upstream_port: int, environment: Mapping[str, str]) -> Iterator[Front]:
+def run_front(folder: Path, upstream_port: int | None, environment: Mapping[str, str]) -> Iterator[Front]:
     """HAProxy as Ray Serve would start it, until the block ends."""
     port = free_port()
     config = write_haproxy_config(folder, port, upstream_port)

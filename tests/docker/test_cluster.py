@@ -220,6 +220,9 @@ def test_with_redis_the_service_goes_on_without_its_head(images: dict[str, str],
     try:
         compose("up", "-d", "--wait", "--wait-timeout=300", "head", "worker", "redis")
         worker, head = compose.container("worker"), compose.container("head")
+        (members,) = json.loads(docker("network", "inspect", f"{compose.project}_redis"))
+        reached = {member["Name"] for member in members["Containers"].values()}
+        assert reached == {compose.container("redis"), head}  # of Ray only the head has to
         started = inspect(worker)["State"]["StartedAt"]
         request = "Request('http://127.0.0.1:1313/predict', data=sys.stdin.buffer.read())"
         script = (

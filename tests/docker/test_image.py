@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import socket
+import ssl
 import time
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import requests
+import yaml
+from certificates import write_certificate
 from containers import EXAMPLE, EXPECTED, IMAGE, docker, inspect, mountable
 from serving import free_port, wait_until
 
@@ -85,6 +91,24 @@ def test_the_image_holds_what_serves_and_nothing_else(image: str) -> None:
     assert in_image(image, "find /app -not -user root") == []  # the service cannot change itself
 
 
+def test_keys_and_certificates_beside_the_config_stay_out_of_the_image(tmp_path: Path) -> None:
+    context, taken = tmp_path / "context", tmp_path / "taken"
+    wanted = {
+        "requirements.txt",
+        "config/serve.env",
+        "config/serve_config.yaml",
+        "serve_app/app.py",
+        "model_components/model.pkl",
+    }
+    for name in (*wanted, "config/keys.json", "config/tls.pem", "config/old/keys.json", "data/train.csv", ".git/config"):
+        (context / name).parent.mkdir(parents=True, exist_ok=True)
+        (context / name).touch()
+    shutil.copy(PROJECT_ROOT / ".dockerignore", context)
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
+    docker("build", f"--output=type=local,dest={taken}", context)
+    assert {str(path.relative_to(taken)) for path in taken.rglob("*") if path.is_file()} == wanted
+
+
 def test_the_container_answers_and_a_stop_signal_lets_it_finish(image: str, tell: Callable[[str], None]) -> None:
     start = time.monotonic()
     with running() as (name, url):
@@ -120,3 +144,32 @@ def test_hardened_it_answers_the_same_with_components_that_are_mounted_over(imag
             assert refused["error"]["code"] == "unknown_category"
             docker("stop", name)
             assert inspect(name)["State"]["ExitCode"] == 0
+
+
+def test_with_tls_it_is_healthy_and_docker_stop_ends_it_in_time_while_a_body_stalls(image: str) -> None:
+    tls = [f"--env=SERVE_APP_TLS_{name}FILE=/tls/{file}.pem" for name, file in (("CERT", "certificate"), ("KEY", "key"))]
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        certificate, key = write_certificate(Path(folder))
+        for path in (Path(folder), certificate, key):
+            path.chmod(0o755)  # the image's user has to read them
+        name, url = stack.enter_context(running(f"--volume={folder}:/tls:ro", *tls))
+        url = url.replace("http", "https")
+        assert requests.get(f"{url}/ready", verify=str(certificate), timeout=30).status_code == 200
+        context = ssl.create_default_context(cafile=str(certificate))
+        with (
+            socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=60) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1") as client,
+        ):
+            client.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n[")
+            assert requests.get(f"{url}/health", verify=str(certificate), timeout=30).status_code == 200
+            docker("stop", name)  # and after ten seconds Docker kills it
+        assert inspect(name)["State"]["ExitCode"] == 0
+
+
+def test_haproxy_is_started_by_our_program_where_the_manifest_for_kubernetes_says_they_are(image: str) -> None:
+    (document,) = yaml.safe_load_all((PROJECT_ROOT / "deploy" / "kuberay" / "rayservice.yaml").read_text(encoding="utf-8"))
+    (container,) = document["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"]
+    variables = {entry["name"]: entry["value"] for entry in container["env"]}
+    environment = [f"--env={name}={value}" for name, value in variables.items()]
+    said = docker("run", "--rm", *environment, f"--entrypoint={variables['RAY_SERVE_HAPROXY_BINARY_PATH']}", image, "-v")
+    assert said.startswith("HAProxy version 2.8")

@@ -48,7 +48,9 @@ class Handler(BaseHTTPRequestHandler):
         while "chunked" in self.headers.get("transfer-encoding", "") and (size := int(self.rfile.readline(), 16)):
             self.rfile.read(size + 2)
         with contextlib.suppress(ConnectionError):  # HAProxy may have refused the rest meanwhile
-            self.send_response(200)
+            self.send_response(404 if self.path.startswith("/absent") else 200)
+            if self.path.endswith("?of=the-application"):
+                self.send_header("x-model-version", "1.0.0")
             self.send_header("content-length", "2")
             self.end_headers()
             self.wfile.write(b"ok")
@@ -122,6 +124,24 @@ def test_one_address_has_a_limited_number_of_connections(tmp_path: Path, upstrea
             status, body = answer_to(haproxy, request)
             assert (status, json.loads(body)["error"]["code"]) == (429, "too_many_requests")
         wait_until(lambda: answer_to(haproxy, request) == (200, b"ok"), "room for another connection", 10)
+
+
+def test_while_there_is_no_application_yet_the_service_is_unavailable_and_its_path_not_unknown(
+    tmp_path: Path, haproxy: Front
+) -> None:
+    def check(answer: requests.Response) -> None:
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        error = {"code": "unavailable", "message": "the service has not started yet; try again"}
+        assert answer.json()["error"] == {**error, "request_id": "", "rows": [], "bad_rows": 0}
+
+    # Ray Serve's own proxy, in the place of a replica, knows no path, and says so as it always does.
+    check(requests.post(f"http://127.0.0.1:{haproxy.port}/absent", data="[]", timeout=20))
+    assert requests.get(f"http://127.0.0.1:{haproxy.port}/absent?of=the-application", timeout=20).status_code == 404
+    # HAProxy itself, to which Ray Serve has not told of any application.
+    with run_front(tmp_path, None, {}) as alone:
+        check(requests.post(f"http://127.0.0.1:{alone.port}/predict", data="[]", timeout=20))
+        assert requests.head(f"http://127.0.0.1:{alone.port}/ready", timeout=20).status_code == 503
+        assert requests.get(f"http://127.0.0.1:{alone.port}/-/unknown", timeout=20).status_code == 404  # Ray Serve's own
 
 
 INNER = b"GET /smuggled00 HTTP/1.1\r\nHost: x\r\n\r\n"

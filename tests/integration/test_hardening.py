@@ -13,6 +13,8 @@ import pickle
 import re
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from ipaddress import ip_address
@@ -24,13 +26,14 @@ import grpc
 import psutil
 import pytest
 import requests
-from certificates import write_certificate
+import yaml
 from ray.serve.generated import serve_pb2, serve_pb2_grpc
 from serving import Server, run_command, serve, wait_until, write_config
 
 from serve_app.config import PROJECT_ROOT
 from serve_app.keys import make_key, read_keys, revoke_key
 
+README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
 CORPUS = sorted((PROJECT_ROOT / "tests" / "corpus").iterdir())
 MAX_BODY_BYTES = 40_000_000
 LOGGED = "the-id-of-a-request-that-is-logged"
@@ -73,17 +76,27 @@ class Hardened(NamedTuple):
             yield connection
 
 
+def readme_block(language: str, word: str, folder: Path) -> str:
+    """The block of the README in which there is ``word``, with ``folder`` in the place of config/."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    (block,) = [block for block in blocks if word in block]
+    return str(block).replace("config/", f"{folder}/")
+
+
 @pytest.fixture(scope="module")
 def hardened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hardened]:
     folder = tmp_path_factory.mktemp("hardened")
-    certificate, private_key = write_certificate(folder)
+    make_certificate, _ = readme_block("sh", "openssl req", folder).replace("\\\n", "").splitlines()
+    subprocess.run(["bash", "-c", make_certificate], check=True, timeout=60, capture_output=True)
+    tls = yaml.safe_load(readme_block("yaml", "ssl_certfile", folder))
+    certificate = Path(tls["ssl_certfile"])
     keys_file = folder / "keys.json"
     key = make_key(keys_file, "everything")
 
     def edit(config: dict[str, Any]) -> None:
         # Beyond loopback, so that it shows what comes along.
         config["http_options"]["host"] = "0.0.0.0"  # noqa: S104 - that is it
-        config["http_options"] |= {"ssl_certfile": str(certificate), "ssl_keyfile": str(private_key)}
+        config["http_options"] |= tls
         (application,) = config["applications"]
         application["args"]["access"]["keys_file"] = str(keys_file)
         application["args"]["limits"] |= {"max_body_bytes": MAX_BODY_BYTES, "send_timeout_s": 3.0}
@@ -196,6 +209,16 @@ def test_a_strangers_body_is_not_waited_for(hardened: Hardened) -> None:
 def test_plain_http_gets_no_answer_where_there_is_tls(hardened: Hardened) -> None:
     with pytest.raises(requests.ConnectionError):
         requests.get(hardened.server.url.replace("https", "http") + "/health", timeout=30)
+
+
+def test_with_tls_the_readmes_curl_and_a_containers_health_check_are_answered(hardened: Hardened) -> None:
+    _, curl = readme_block("sh", "openssl req", hardened.certificate.parent).replace("\\\n", "").splitlines()
+    curl = curl.replace("https://127.0.0.1:1313", hardened.server.url)
+    assert subprocess.run(["bash", "-c", curl], check=True, capture_output=True, timeout=60).stdout == b'{"status":"ready"}'
+    config = hardened.server.process.cmdline()[-1]
+    command = [sys.executable, "-m", "serve_app", "ready", "--config", config]
+    asked = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert asked.stdout == f"{hardened.server.url}/ready: ready\n"
 
 
 # What may be sent

@@ -37,15 +37,16 @@ def test_statistics_and_metrics_listen_on_loopback_and_the_service_where_it_shou
 
 @pytest.mark.parametrize(
     ("host", "bound"),
-    [("0.0.0.0", "*"), ("::", "*"), ("192.0.2.1", "192.0.2.1"), ("", "127.0.0.1")],  # noqa: S104 - a test
+    [("0.0.0.0", "*"), ("192.0.2.1", "192.0.2.1"), ("", "127.0.0.1")],  # noqa: S104 - a test
 )
 def test_the_service_may_listen_elsewhere_than_the_replicas(config: str, host: str, bound: str) -> None:
     assert f"bind {bound}:1313" in lines_of(harden(config, {front.HOST: host}, None), "frontend http_frontend")
 
 
-def test_an_address_that_is_none_is_refused(config: str) -> None:
+@pytest.mark.parametrize("host", ["* ssl\nlisten evil", "::"])
+def test_an_address_that_is_none_is_refused(config: str, host: str) -> None:
     with pytest.raises(FrontError, match="no address"):
-        harden(config, {front.HOST: "* ssl\nlisten evil"}, None)
+        harden(config, {front.HOST: host}, None)
 
 
 def test_the_admin_socket_is_nobody_elses(config: str) -> None:
@@ -79,7 +80,24 @@ def test_tls_is_for_the_services_port_only(config: str) -> None:
     assert hardened.count(" ssl ") == 1
 
 
-@pytest.mark.parametrize("lost", ["stats socket", "mode http", "frontend prometheus", "listen stats", "frontend http_frontend"])
+def test_a_path_that_no_application_has_stays_unknown_where_there_are_applications(config: str, tmp_path: Path) -> None:
+    with_one = lines_of(harden(config, {}, None), "backend default_backend")
+    with_none = lines_of(harden(write_haproxy_config(tmp_path, 1313, None).read_text(), {}, None), "backend default_backend")
+    assert [line[:30] for line in with_one] == ["http-request return status 404"]
+    assert [line[:30] for line in with_none] == ["http-request return status 503", "http-request return status 404"]
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "stats socket",
+        "mode http",
+        "frontend prometheus",
+        "listen stats",
+        "frontend http_frontend",
+        "return status 404",
+    ],
+)
 def test_a_configuration_of_another_shape_is_refused_rather_than_left_open(config: str, lost: str) -> None:
     with pytest.raises(FrontError, match="where it was expected"):
         harden(config.replace(lost, "something else"), {}, None)

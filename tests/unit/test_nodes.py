@@ -58,6 +58,19 @@ def test_replicas_get_a_block_of_ports_of_which_another_service_has_none(environ
             nodes._free_ports()
 
 
+@pytest.mark.parametrize(("cpus", "threads"), [(1, "1"), (2, "2"), (64, "4")])
+def test_haproxy_has_a_thread_for_each_cpu_that_it_may_use_and_four_at_most(
+    environment: pytest.MonkeyPatch, cpus: int, threads: str
+) -> None:
+    environment.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)))
+    os.environ.pop("RAY_SERVE_HAPROXY_NBTHREAD", None)
+    nodes.set_environment(PROJECT_ROOT / "config" / "serve.env")
+    assert os.environ["RAY_SERVE_HAPROXY_NBTHREAD"] == threads
+    os.environ["RAY_SERVE_HAPROXY_NBTHREAD"] = "7"  # whoever sets it knows better
+    nodes.set_environment(PROJECT_ROOT / "config" / "serve.env")
+    assert os.environ["RAY_SERVE_HAPROXY_NBTHREAD"] == "7"
+
+
 def test_an_haproxy_that_is_asked_for_its_version_has_no_admin_socket(tmp_path: Path) -> None:
     config, admin = tmp_path / "haproxy.cfg", tmp_path / "admin.sock"
     config.write_text(f"global\n  stats socket {admin} mode 666 level admin\n")
@@ -72,6 +85,9 @@ def test_an_address_that_cannot_be_bound_is_said_so() -> None:
         nodes.check_port("127.0.0.1", taken.getsockname()[1])
     with pytest.raises(SettingsError, match=r"cannot listen on 192\.0\.2\.1:1313"):
         nodes.check_port("192.0.2.1", 1313)
+    for host in ("::", "::1"):
+        with pytest.raises(SettingsError, match="IPv6 addresses are not supported"):
+            nodes.check_port(host, 1313)
 
 
 def test_the_clusters_token_is_made_once_and_is_nobody_elses_to_read(tmp_path: Path, environment: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from serve_app import front, nodes
-from serve_app.components import Components
 from serve_app.config import PROJECT_ROOT, AccessSettings, Settings, load_settings
 from serve_app.errors import KeysError, SettingsError
 from serve_app.keys import make_key
-from serve_app.server import Overrides, _check_access, _check_config, _check_ray_token, _hand_to_front, _pin, _read_config
+from serve_app.server import Overrides, _check_access, _check_config, _check_ray_token, _hand_to_front, _read_config
 
 CONFIG = PROJECT_ROOT / "config" / "serve_config.yaml"
 
@@ -45,17 +44,6 @@ def test_overrides_take_the_place_of_what_the_config_says_and_of_nothing_else(tm
     assert overridden == rest
 
 
-def test_what_was_verified_at_the_start_is_what_every_replica_has_to_find(components: Components) -> None:
-    document = _read_config(CONFIG, Overrides())
-    (application,) = document["applications"]
-    _pin(document, [components])
-    assert application["args"]["components_sha256"] == components.digest
-    _check_config(CONFIG, document)
-    application["args"]["components_sha256"] = "ab" * 32
-    _pin(document, [components])
-    assert application["args"]["components_sha256"] == "ab" * 32  # the config's own pin stays
-
-
 @pytest.mark.parametrize("text", ["", "[]", "http_options: 7", "a: ["])
 def test_a_config_of_another_shape_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.yaml"
@@ -65,7 +53,7 @@ def test_a_config_of_another_shape_is_refused_in_one_line(tmp_path: Path, text: 
     assert "Error" in str(refused.value)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "a-machine"])  # noqa: S104 - a test
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "a-machine"])  # noqa: S104 - a test
 def test_beyond_loopback_without_keys_there_is_a_warning(host: str, tmp_path: Path) -> None:
     (warning,) = _check_access(host, [Settings()])
     assert warning.startswith(f"WARNING: {host} lets other machines in")
@@ -73,7 +61,7 @@ def test_beyond_loopback_without_keys_there_is_a_warning(host: str, tmp_path: Pa
     assert _check_access(host, [Settings(access=AccessSettings(keys_file=str(tmp_path / "keys.json")))]) == ()
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost"])
 def test_on_loopback_no_keys_are_nothing_to_warn_of(host: str) -> None:
     assert _check_access(host, [Settings()]) == ()
 
@@ -124,6 +112,16 @@ def test_tls_is_haproxys_and_not_the_replicas(environment: dict[str, str]) -> No
     assert environment[front.CERTIFICATE] == str(PROJECT_ROOT / "config" / "tls.pem")
     assert environment[front.KEY] == "/key.pem"
     assert deployed == document(host="127.0.0.1", ssl_ca_certs=None)
+
+
+def test_in_a_cluster_tls_is_for_the_environment_of_each_node_and_the_configs_is_refused(environment: dict[str, str]) -> None:
+    with pytest.raises(
+        SettingsError, match=r"set SERVE_APP_TLS_CERTFILE and SERVE_APP_TLS_KEYFILE for 'run' and for each 'join'"
+    ):
+        _hand_to_front(CONFIG, document(ssl_certfile="c.pem", ssl_keyfile="k.pem"), is_cluster=True)
+    assert front.CERTIFICATE not in environment
+    environment |= {front.CERTIFICATE: "c.pem", front.KEY: "k.pem"}
+    assert _hand_to_front(CONFIG, document(), is_cluster=True)
 
 
 @pytest.mark.parametrize("options", [{"ssl_certfile": "c.pem"}, {"ssl_certfile": "c", "ssl_keyfile": "k", "ssl_ca_certs": "a"}])
