@@ -10,7 +10,8 @@ import ssl
 import time
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -146,7 +147,7 @@ def test_hardened_it_answers_the_same_with_components_that_are_mounted_over(imag
             assert inspect(name)["State"]["ExitCode"] == 0
 
 
-def test_with_tls_it_is_healthy_and_docker_stop_ends_it_in_time_while_a_body_stalls(image: str) -> None:
+def test_with_tls_it_is_healthy_and_docker_stop_ends_it_in_time_while_a_body_trickles(image: str) -> None:
     tls = [f"--env=SERVE_APP_TLS_{name}FILE=/tls/{file}.pem" for name, file in (("CERT", "certificate"), ("KEY", "key"))]
     with TemporaryDirectory() as folder, ExitStack() as stack:
         certificate, key = write_certificate(Path(folder))
@@ -162,7 +163,13 @@ def test_with_tls_it_is_healthy_and_docker_stop_ends_it_in_time_while_a_body_sta
         ):
             client.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n[")
             assert requests.get(f"{url}/health", verify=str(certificate), timeout=30).status_code == 200
-            docker("stop", name)  # and after ten seconds Docker kills it
+            with ThreadPoolExecutor(max_workers=1) as pool:
+                stopping = pool.submit(docker, "stop", name)  # after ten seconds Docker kills it
+                with suppress(OSError):
+                    while not stopping.done():  # never idle, never done
+                        client.sendall(b" ")
+                        time.sleep(0.5)
+                stopping.result()
         assert inspect(name)["State"]["ExitCode"] == 0
 
 
