@@ -214,7 +214,7 @@ def test_rows_that_only_a_shadow_saw_are_not_counted_as_scored(
         ours, theirs = (Pipeline(Settings(), components, None) for _ in range(2))
         counted = spy_on(ours.metrics, monkeypatch), spy_on(theirs.metrics, monkeypatch)
         body = json.dumps([example, {}]).encode()
-        shadow = Shadow(theirs, 1.0)
+        shadow = Shadow(theirs, 1.0, Settings().limits)
         shadow.offer(body, ours, await ours.score(body, report_bad_rows=True))
         await asyncio.gather(*shadow._tasks)
         ours.metrics.flush()
@@ -227,7 +227,7 @@ def test_rows_that_only_a_shadow_saw_are_not_counted_as_scored(
 
 
 def test_the_table_of_metrics_names_those_of_a_shadow(components: Components) -> None:
-    shadow = Shadow(Pipeline(Settings(), components, None), 1.0)
+    shadow = Shadow(Pipeline(Settings(), components, None), 1.0, Settings().limits)
     made = {}
     for metric in (shadow._rows, shadow._disagreements, shadow._skipped, shadow._difference):
         kind = type(metric).__name__.lower()
