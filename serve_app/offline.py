@@ -18,7 +18,7 @@ import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ Array = NDArray[np.float64]
 
 _ROWS_AT_ONCE = 4096
 _OWN_RAY = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on systems where Ray makes no clusters its ports are on loopback: so be it here
     "RAY_worker_niceness": "0",  # rather than 15, behind whatever else runs on the machine
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anyone
 }
@@ -159,17 +160,9 @@ def ray_for_files(address: str | None) -> Iterator[None]:
         for name, value in _OWN_RAY.items():
             os.environ.setdefault(name, value)  # before Ray is imported: that is when it reads them
     import ray
-    from ray._private import parameter
 
     started = {"include_dashboard": False} if address is None else {}
-    # Ray's agent of a node asks for one fixed port, for more than three seconds where another Ray, as that of the service, has
-    # it, before it does without; and ray.init() has no word for any other.
-    parameters = parameter.RayParams
-    parameter.RayParams = partial(parameters, dashboard_agent_listen_port=0)
-    try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **started)
-    finally:
-        parameter.RayParams = parameters
+    ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **started)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # there is one of ours
     logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -20,7 +20,7 @@ def rows(count: int, seed: int, shift: float = 0.0) -> tuple[np.ndarray, np.ndar
         [
             random.normal(shift, 1, count),
             random.choice([0.0, 1.0, 2.0, math.nan], count, p=[0.5, 0.3, 0.15, 0.05]),
-            (random.random(count) < 0.3 + shift / 4).astype(float),
+            (random.random(count) < 0.3 + shift / 3).astype(float),
         ]
     )
     values[random.random(count) < 0.1, 0] = math.nan
