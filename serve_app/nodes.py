@@ -371,12 +371,11 @@ def _wait_for_the_end() -> None:
     Raises:
         ServiceDiedError: Ray has died; whoever supervises this process may start it again.
     """
-    names = {process.pid: process.name() for process in psutil.Process().children()}
-    core = [psutil.Process(pid) for pid, name in names.items() if name in {"raylet", "gcs_server"}]
+    core = {process: name for name in ("raylet", "gcs_server") for process in _processes_under(psutil.Process(), name)}
     while not _stop_requested.is_set():
         gone, _ = psutil.wait_procs(core, timeout=1.0)
         if gone:
-            raise ServiceDiedError(f"{names[gone[0].pid]}, which Ray cannot do without, has died")
+            raise ServiceDiedError(f"{core[gone[0]]}, which Ray cannot do without, has died")
 
 
 def _drain_http(timeout_s: float) -> None:
@@ -386,7 +385,7 @@ def _drain_http(timeout_s: float) -> None:
     connection to its admin socket from before the stop, what it is still doing. One that a reload has displaced can no longer
     be asked; it is given a few seconds to end.
     """
-    proxies = [process for process in psutil.Process().children(recursive=True) if process.name() == "haproxy"]
+    proxies = _processes_under(psutil.Process(), "haproxy")
     deadline = time.monotonic() + timeout_s
     with contextlib.ExitStack() as stack:
         admins = []
@@ -469,7 +468,17 @@ def _hand_over(head: str, timeout_s: float) -> None:
 
 
 def _has_replicas() -> bool:
-    return any(process.name().startswith("ray::ServeRepl") for process in psutil.Process().children(recursive=True))
+    return bool(_processes_under(psutil.Process(), "ray::ServeRepl"))
+
+
+def _processes_under(parent: psutil.Process, name: str) -> list[psutil.Process]:
+    """Those below a process whose name begins so; Ray's come and go, and one that has ended meanwhile is none of them."""
+    found = []
+    for process in parent.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.name().startswith(name):
+                found.append(process)
+    return found
 
 
 def _stop(before_stop: Callable[[], object]) -> None:

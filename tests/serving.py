@@ -142,11 +142,7 @@ def wait_for_direct_way(server: Server) -> None:
 
 def direct_replicas(server: Server) -> int:
     """How many Preprocessor replicas HAProxy sends requests to."""
-    proxies = []
-    for child in server.process.children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):  # Ray's processes come and go
-            proxies += [child] if child.name() == "haproxy" else []
-    for path in nodes._admin_sockets(proxies):
+    for path in nodes._admin_sockets(nodes._processes_under(server.process, "haproxy")):
         with contextlib.suppress(OSError), contextlib.closing(nodes._HAProxyAdmin(path)) as admin:
             return sum("Preprocessor" in row["svname"] and row["status"] == "UP" for row in admin.statistics())
     return 0

