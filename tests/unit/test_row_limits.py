@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -10,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app import rows as rows_module
-from serve_app.errors import MalformedJSONError
+from serve_app.components import Components
+from serve_app.config import Settings, load_settings
+from serve_app.errors import MalformedJSONError, RequestError
+from serve_app.pipeline import Pipeline
 from serve_app.rows import RowParser
 from serve_app.schema import Column
 
@@ -98,3 +102,15 @@ def test_depth_is_what_it_is_whatever_stands_in_texts(values: list[Any], limit: 
         assert is_too_deep
     else:
         assert not is_too_deep
+
+
+@pytest.mark.parametrize("limits", [{"max_nesting": 3}, {"max_rows": 1}])
+def test_the_limits_of_the_settings_hold_for_a_request(components: Components, example: dict[str, Any], limits: Any) -> None:
+    body = json.dumps([{**example, "unused": [[[1]]]}] * 2).encode()
+
+    async def score(settings: Settings) -> None:
+        await Pipeline(settings, components, None).score(body)
+
+    asyncio.run(score(Settings()))
+    with pytest.raises(RequestError):
+        asyncio.run(score(load_settings({"limits": limits})))
