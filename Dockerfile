@@ -3,7 +3,7 @@
 
 FROM python:3.11-slim-bookworm AS packages
 # Only the pins come in here: a change of the code leaves this layer, by far the largest and slowest, as it is.
-COPY requirements.txt /tmp/requirements.txt
+COPY requirements/serve.txt /tmp/requirements.txt
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m venv --without-pip /opt/venv \
  && python -m pip --python /opt/venv/bin/python install --quiet --disable-pip-version-check -r /tmp/requirements.txt \

@@ -47,8 +47,8 @@ fuzz: .venv/.installed-audit
 # What is installed to serve: a bill of materials, licences, known vulnerabilities. The last come from the public index; where
 # that cannot be asked, it fails rather than find nothing.
 audit: .venv/.installed-audit
-	$(BIN)/python docs/make_inventory.py
-	$(BIN)/pip-audit --requirement requirements.txt --require-hashes --disable-pip --strict --progress-spinner off
+	$(BIN)/python scripts/make_inventory.py
+	$(BIN)/pip-audit --requirement requirements/serve.txt --require-hashes --disable-pip --strict --progress-spinner off
 
 data: data/test.json data/expected.json
 data/test.json: | .venv/.installed
@@ -77,24 +77,24 @@ bench: .venv/.installed-dev data
 
 # Of a running cluster; see the script.
 screenshots: .venv/.installed-dev
-	$(BIN)/python docs/make_screenshots.py
+	$(BIN)/python scripts/make_screenshots.py
 
 # Three minutes: replicas come and go with the load, and docs/scaling.svg shows it.
 demo-scaling: .venv/.installed-dev data
-	$(BIN)/python docs/make_scaling.py
+	$(BIN)/python scripts/make_scaling.py
 
 charts: .venv/.installed-dev data
-	$(BIN)/python docs/make_charts.py
+	$(BIN)/python scripts/make_charts.py
 
 # The exact versions and the hashes of everything installed; run it after a change of the dependencies in pyproject.toml.
 PIN := CUSTOM_COMPILE_COMMAND="make pins" $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
   --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
 pins: .venv/.installed-dev
 	$(BIN)/python -m pip install --quiet pip-tools
-	$(PIN) -o requirements.txt pyproject.toml
-	$(PIN) --extra data -c requirements.txt -o requirements-data.txt pyproject.toml
-	$(PIN) --extra data --extra dev -c requirements-data.txt -o requirements-dev.txt pyproject.toml
-	$(PIN) --extra audit -c requirements-dev.txt -o requirements-audit.txt pyproject.toml
+	$(PIN) -o requirements/serve.txt pyproject.toml
+	$(PIN) --extra data -c requirements/serve.txt -o requirements/data.txt pyproject.toml
+	$(PIN) --extra data --extra dev -c requirements/data.txt -o requirements/dev.txt pyproject.toml
+	$(PIN) --extra audit -c requirements/dev.txt -o requirements/audit.txt pyproject.toml
 
 # The same for the benchmark's rivals, after a change of their requirements.in.
 bench-pins: .venv/.installed-dev
@@ -109,23 +109,23 @@ clean:
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The project itself is put on the environment's path by one line in a .pth file: nothing to build, nothing to go stale.
-.venv/.installed: requirements.txt
+.venv/.installed: requirements/serve.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not on the path: install Python 3.11" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
 	  echo "$(PYTHON) cannot make environments: install its venv module (Debian: apt install python3-venv)" >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/serve.txt
 	@echo "$(ROOT)" > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/class-prediction.pth
 	@touch $@
 
 # Training, explaining and scoring files of one's own.
-.venv/.installed-data: requirements-data.txt .venv/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-data.txt
+.venv/.installed-data: requirements/data.txt .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/data.txt
 	@touch $@
 
-.venv/.installed-dev: requirements-dev.txt .venv/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+.venv/.installed-dev: requirements/dev.txt .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
 	@touch $@
 
-.venv/.installed-audit: requirements-audit.txt .venv/.installed-dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-audit.txt
+.venv/.installed-audit: requirements/audit.txt .venv/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/audit.txt
 	@touch $@

@@ -27,9 +27,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from serve_app.components import Manifest, save_components
+from serve_app.components.loading import Manifest, save_components
 from serve_app.config import PROJECT_ROOT
-from serve_app.training import train
+from serve_app.training.train import train
 
 __all__ = ["main"]
 

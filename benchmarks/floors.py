@@ -20,9 +20,9 @@ from benchmarks.bodies import Bodies
 from benchmarks.environments import ensure_environment
 from benchmarks.meter import Figure, Meter
 from benchmarks.timing import median_time
-from serve_app.answers import AnswerEncoder
-from serve_app.components import Components
+from serve_app.components.loading import Components
 from serve_app.config import PROJECT_ROOT
+from serve_app.scoring.answers import AnswerEncoder
 
 __all__ = ["FLOORS", "FLOOR_ROWS", "measure_floors"]
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from benchmarks.rows import Rows
-from serve_app.schema import Column, Schema
+from serve_app.scoring.schema import Column, Schema
 
 __all__ = ["BentoRows", "Format", "InferenceV2", "RowObjects"]
 

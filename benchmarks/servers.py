@@ -19,7 +19,7 @@ import yaml
 from benchmarks.environments import ensure_environment
 from benchmarks.formats import BentoRows, Format, InferenceV2, RowObjects
 from serve_app.config import PROJECT_ROOT
-from serve_app.schema import Schema
+from serve_app.scoring.schema import Schema
 
 __all__ = ["FUSED", "SPLIT", "Launch", "OwnVariant", "Ports", "Server", "own_server", "rivals"]
 

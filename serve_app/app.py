@@ -12,10 +12,10 @@ import msgspec
 from ray import serve
 from ray.serve import Application
 
-from serve_app.api import ASGIApp, build_http_app
-from serve_app.components import trust_of, verify_files
+from serve_app.api.routes import ASGIApp, build_http_app
+from serve_app.components.loading import trust_of, verify_files
 from serve_app.config import load_settings, resolve_path
-from serve_app.deployments import Classifier, Preprocessor
+from serve_app.serving.preprocessor import Classifier, Preprocessor
 
 __all__ = ["build_app"]
 

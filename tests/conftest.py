@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from serve_app.components import Components, load_components
+from serve_app.components.loading import Components, load_components
 from serve_app.config import PROJECT_ROOT
-from serve_app.reference import PublishedModel, load_published_model
+from serve_app.exercise.published_model import PublishedModel, load_published_model
 
 # Speed is no property of what is tested, and the machine may be busy.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])

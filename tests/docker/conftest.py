@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from containers import IMAGE, docker, inspect, provide_image
+from support.containers import IMAGE, docker, inspect, provide_image
 
 _FIGURES = pytest.StashKey[list[str]]()
 _PUBLIC = {

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 import requests
-from containers import EXAMPLE, EXPECTED, IMAGE, Compose, docker, inspect, kill_main_process, mountable
-from scoring import score
-from serving import wait_until
-from steady_load import SteadyLoad
+from support.containers import EXAMPLE, EXPECTED, IMAGE, Compose, docker, inspect, kill_main_process, mountable
+from support.scoring import score
+from support.serving import wait_until
+from support.steady_load import SteadyLoad
 
-from serve_app.components import Components
+from serve_app.components.loading import Components
 from serve_app.config import PROJECT_ROOT
-from serve_app.training import train
+from serve_app.training.train import train
 
 pytestmark = pytest.mark.docker
 

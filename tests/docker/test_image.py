@@ -18,13 +18,13 @@ from tempfile import TemporaryDirectory
 import pytest
 import requests
 import yaml
-from certificates import write_certificate
-from containers import EXAMPLE, EXPECTED, IMAGE, docker, inspect, mountable
-from serving import free_port, wait_until
+from support.certificates import write_certificate
+from support.containers import EXAMPLE, EXPECTED, IMAGE, docker, inspect, mountable
+from support.serving import free_port, wait_until
 
-from serve_app.components import Components
+from serve_app.components.loading import Components
 from serve_app.config import PROJECT_ROOT
-from serve_app.reference import draft_reference, load_published_model
+from serve_app.exercise.published_model import draft_reference, load_published_model
 
 pytestmark = pytest.mark.docker
 
@@ -95,7 +95,7 @@ def test_the_image_holds_what_serves_and_nothing_else(image: str) -> None:
 def test_keys_and_certificates_beside_the_config_stay_out_of_the_image(tmp_path: Path) -> None:
     context, taken = tmp_path / "context", tmp_path / "taken"
     wanted = {
-        "requirements.txt",
+        "requirements/serve.txt",
         "config/serve.env",
         "config/serve_config.yaml",
         "serve_app/app.py",

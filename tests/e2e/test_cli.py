@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.components import load_components
+from serve_app.components.loading import load_components
 from serve_app.config import PROJECT_ROOT
 
 pytestmark = pytest.mark.e2e

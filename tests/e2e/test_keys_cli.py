@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from serve_app.api.keyring import read_keys
 from serve_app.config import PROJECT_ROOT
-from serve_app.keys import read_keys
 
 pytestmark = pytest.mark.e2e
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
-from serving import Server, run_command, serve, wait_until, write_config
+from support.serving import Server, run_command, serve, wait_until, write_config
 
 from serve_app.config import PROJECT_ROOT
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import serve, write_config
+from support.serving import serve, write_config
 
 from serve_app.config import PROJECT_ROOT
 

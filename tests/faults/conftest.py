@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_target import ROOM, Target
-from scoring import score
-from serving import run_command, serve, wait_for_direct_way, write_config
-from steady_load import Outcome
-from variants import publish_variant
+from support.fault_target import ROOM, Target
+from support.scoring import score
+from support.serving import run_command, serve, wait_for_direct_way, write_config
+from support.steady_load import Outcome
+from support.variants import publish_variant
 
-from serve_app.components import Components
+from serve_app.components.loading import Components
 
 _ROWS = pytest.StashKey[list[str]]()
 _BEGIN, _END = "<!-- table: make faults -->\n", "<!-- end of table -->\n"

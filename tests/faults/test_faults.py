@@ -16,9 +16,9 @@ import numpy as np
 import psutil
 import pytest
 import requests
-from fault_target import AT_LENGTH, ROOM, SOAK_SECONDS, Target
-from serving import wait_until, write_config
-from steady_load import Outcome, SteadyLoad
+from support.fault_target import AT_LENGTH, ROOM, SOAK_SECONDS, Target
+from support.serving import wait_until, write_config
+from support.steady_load import Outcome, SteadyLoad
 
 Report = Callable[[str, Outcome, str], None]
 

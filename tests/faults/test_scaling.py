@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import requests
-from serving import Server, direct_replicas, run_command, serve, wait_for_direct_way, wait_until, write_config
-from steady_load import Outcome
+from support.serving import Server, direct_replicas, run_command, serve, wait_for_direct_way, wait_until, write_config
+from support.steady_load import Outcome
 
 from serve_app.config import PROJECT_ROOT
 
@@ -26,7 +26,7 @@ CLIENTS = 8
 
 def test_replicas_rise_above_the_minimum_under_load_and_return_to_it_and_no_call_is_lost_or_wrong(tmp_path: Path) -> None:
     chart = tmp_path / "scaling.svg"
-    command = [sys.executable, "docs/make_scaling.py", "--seconds", "90", "--chart", str(chart)]
+    command = [sys.executable, "scripts/make_scaling.py", "--seconds", "90", "--chart", str(chart)]
     done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"Passed: waves: all [\d,]+ calls were answered as expected", done.stdout)

@@ -15,13 +15,15 @@ import atheris
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-with atheris.instrument_imports(include=["serve_app.rows", "serve_app.values", "serve_app.compression"]):
-    from serve_app import compression, rows, values
+with atheris.instrument_imports(include=["serve_app.scoring.rows", "serve_app.scoring.cells", "serve_app.api.inflate"]):
+    from serve_app.api import inflate as compression
+    from serve_app.scoring import cells as values
+    from serve_app.scoring import rows
 
 import numpy as np
-from strict_json import strictly_json
+from support.strict_json import strictly_json
 
-from serve_app.components import load_components
+from serve_app.components.loading import load_components
 from serve_app.config import PROJECT_ROOT, Limits
 from serve_app.errors import BodyTooLargeError, MalformedGzipError, MalformedJSONError, NotRowsError, TooManyRowsError
 
@@ -84,6 +86,6 @@ def one_input(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    assert rows.RowParser.__module__ == "serve_app.rows"
+    assert rows.RowParser.__module__ == "serve_app.scoring.rows"
     atheris.Setup(sys.argv, one_input)
     atheris.Fuzz()

@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from serving import Server, run_command, serve, write_config
+from support.serving import Server, run_command, serve, write_config
 
 from serve_app.config import PROJECT_ROOT
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import Server, run_command, serve, write_config
+from support.serving import Server, run_command, serve, write_config
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 import requests
-from serving import Server
+from support.serving import Server
 
-from serve_app.components import Components
+from serve_app.components.loading import Components
 
 
 def cell(example: dict[str, Any], column: str, raw: str) -> str:

@@ -14,18 +14,18 @@ import joblib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from own_tables import write_csv
 from ray import serve
-from scoring import score
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+from support.own_tables import write_csv
+from support.scoring import score
 
-from serve_app.components import Components, save_components
+from serve_app.components.loading import Components, save_components
 from serve_app.config import Settings
-from serve_app.deployments import Classifier, Preprocessor
 from serve_app.errors import NotScorableError, ScoringError
-from serve_app.importing import import_estimator
+from serve_app.serving.preprocessor import Classifier, Preprocessor
+from serve_app.training.import_estimator import import_estimator
 
 Array = NDArray[np.float64]
 
@@ -208,7 +208,7 @@ def test_the_fused_topology_answers_the_same_without_a_hop(graph: Graph, make_ro
 
 
 def test_other_components_in_the_classifier_are_noticed(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve_app.deployments._ARRIVAL_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("serve_app.serving.preprocessor._ARRIVAL_TIMEOUT_S", 0.1)
     answer = asyncio.run(graph.handle._classifier.score("another digest", b""))
     assert isinstance(answer, ScoringError)
     assert "different model components" in str(answer)

@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from scoring import score
-from serving import Server
+from support.scoring import score
+from support.serving import Server
 
-from serve_app.components import Components
+from serve_app.components.loading import Components
 from serve_app.config import PROJECT_ROOT
-from serve_app.generation import generate
+from serve_app.exercise.stand_in_data import generate
 
 CLIENTS = 16
 

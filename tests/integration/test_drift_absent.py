@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import requests
-from serving import Server
+from support.serving import Server
 
 
 def test_the_drift_of_the_published_model_cannot_be_told(server: Server) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
-from serving import Server, run_command, serve, wait_for_direct_way, write_config
+from support.serving import Server, run_command, serve, wait_for_direct_way, write_config
 
 ROOM = 6  # requests at once: four running and two waiting
 

@@ -20,11 +20,11 @@ from typing import Any
 
 import pytest
 import requests
-from certificates import write_certificate
-from fronting import Front, run_front
-from serving import wait_until
+from support.certificates import write_certificate
+from support.fronting import Front, run_front
+from support.serving import wait_until
 
-from serve_app import front
+from serve_app.operations import haproxy_front as front
 
 
 class Upstream(ThreadingHTTPServer):

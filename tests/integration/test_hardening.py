@@ -28,10 +28,10 @@ import pytest
 import requests
 import yaml
 from ray.serve.generated import serve_pb2, serve_pb2_grpc
-from serving import Server, run_command, serve, wait_until, write_config
+from support.serving import Server, run_command, serve, wait_until, write_config
 
+from serve_app.api.keyring import make_key, read_keys, revoke_key
 from serve_app.config import PROJECT_ROOT
-from serve_app.keys import make_key, read_keys, revoke_key
 
 README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
 CORPUS = sorted((PROJECT_ROOT / "tests" / "corpus").iterdir())

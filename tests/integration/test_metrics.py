@@ -11,11 +11,11 @@ import pytest
 import requests
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
-from serving import Server, free_port, run_command, serve, wait_until, write_config
+from support.serving import Server, free_port, run_command, serve, wait_until, write_config
 
-from serve_app.components import Components, save_components
+from serve_app.components.loading import Components, save_components
 from serve_app.config import PROJECT_ROOT
-from serve_app.training import train
+from serve_app.training.train import train
 
 PREFIX = "ray_class_prediction_"
 SHADOW = f"{PREFIX}shadow_"  # of which there is none here; tests/unit/test_metrics.py compares them with the table

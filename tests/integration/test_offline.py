@@ -11,22 +11,22 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from own_tables import mixed_table, rows_of, write_csv
-from scoring import score
+from support.own_tables import mixed_table, rows_of, write_csv
+from support.scoring import score
 
-from serve_app.components import Components, save_components
+from serve_app.components.loading import Components, save_components
 from serve_app.config import PROJECT_ROOT
-from serve_app.pieces import plan
-from serve_app.training import train
+from serve_app.offline.pieces import plan
+from serve_app.training.train import train
 
 MEMORY_BYTES = 64 * 1024 * 1024
 
 SCORE_WITH_LITTLE_MEMORY = """
 import re, resource, sys
 from pathlib import Path
-from serve_app.components import load_components
-from serve_app.offline import score_piece
-from serve_app.pieces import plan
+from serve_app.components.loading import load_components
+from serve_app.offline.score_files import score_piece
+from serve_app.offline.pieces import plan
 
 components, small, large, out, memory = sys.argv[1:]
 loaded = load_components(Path(components))

@@ -13,23 +13,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
-from own_tables import bundled_table, mixed_table, rows_of, write_csv
 from scipy.special import expit
-from scoring import score
-from serving import Server, run_command, serve, wait_until, write_config
 from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from support.own_tables import bundled_table, mixed_table, rows_of, write_csv
+from support.scoring import score
+from support.serving import Server, run_command, serve, wait_until, write_config
 
-from serve_app.components import Components, load_components, save_components
-from serve_app.importing import import_estimator
-from serve_app.methods import Method
-from serve_app.offline import score_piece
-from serve_app.pieces import plan
-from serve_app.training import TrainingReport, train
+from serve_app.components.loading import Components, load_components, save_components
+from serve_app.offline.pieces import plan
+from serve_app.offline.score_files import score_piece
+from serve_app.training.import_estimator import import_estimator
+from serve_app.training.methods import Method
+from serve_app.training.train import TrainingReport, train
 
 MODELS: dict[str, tuple[str, Method]] = {
     "breast_cancer": ("class", "logit"),

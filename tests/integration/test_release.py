@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import requests
-from scoring import score
-from serving import Server, run_command, serve, wait_until, write_config
-from steady_load import SteadyLoad
-from variants import publish_variant
+from support.scoring import score
+from support.serving import Server, run_command, serve, wait_until, write_config
+from support.steady_load import SteadyLoad
+from support.variants import publish_variant
 
-from serve_app.components import Components
+from serve_app.components.loading import Components
 from serve_app.config import PROJECT_ROOT
 
 RELEASED = ("1.5.0", "2.0.0", "3.0.0")
@@ -106,7 +106,7 @@ def test_damaged_components_never_serve_and_the_reason_is_said_in_a_line(version
 
 VANISH = """
 import pathlib, shutil, sys
-from serve_app import release
+from serve_app.operations import release
 
 verify = release.load_components
 

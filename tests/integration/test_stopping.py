@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
-from serving import Server, run_command, serve, wait_until, write_config
+from support.serving import Server, run_command, serve, wait_until, write_config
 
 
 def connect(server: Server, host: str) -> socket.socket:

@@ -22,12 +22,12 @@ from typing import Any
 import psutil
 import pytest
 import requests
-from serving import Server, free_port, wait_until
+from support.serving import Server, free_port, wait_until
 
-from serve_app.components import Components
+from serve_app.components.loading import Components
 from serve_app.config import PROJECT_ROOT
-from serve_app.expectations import write_expectations
-from serve_app.generation import generate
+from serve_app.exercise.stand_in_data import generate
+from serve_app.offline.expected_answers import write_expectations
 from stress.scenarios import SCENARIOS
 
 STRESS = PROJECT_ROOT / "stress"

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from serve_app.components import Components
-from serve_app.expectations import write_expectations
-from serve_app.generation import generate
+from serve_app.components.loading import Components
+from serve_app.exercise.stand_in_data import generate
+from serve_app.offline.expected_answers import write_expectations
 from stress.dataset import Dataset, load_dataset
 from stress.service import ServedModel
 

@@ -1,0 +1,1 @@
+"""The published model of the exercise, and stand-in data for it."""

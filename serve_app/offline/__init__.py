@@ -1,0 +1,1 @@
+"""From files of rows to files of answers, on Ray Data."""

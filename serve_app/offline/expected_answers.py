@@ -1,0 +1,85 @@
+"""What a model answers to a file of rows: ``expected.json``, which load tests compare the service's answers with.
+
+Owns that file's format. The rows are read as the service reads them, so that a number as text, money and percent count as
+what they are spelled, and the model is named with its digest: answers of another model are others, not wrong ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from serve_app.atomic_files import replacing
+from serve_app.errors import InvalidRowsError
+from serve_app.scoring.scorers import predicted_class_indices
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from serve_app.components.loading import Components
+
+__all__ = ["Expectations", "ExpectedAnswer", "ExpectedModel", "write_expectations"]
+
+
+class ExpectedModel(msgspec.Struct, frozen=True):
+    """Which model it is, as ``GET /model`` names it."""
+
+    name: str
+    version: str
+    digest: str
+
+
+class ExpectedAnswer(msgspec.Struct, frozen=True):
+    """Of one row: the probability of each class, in the order of the classes, and the class that it is given."""
+
+    probabilities: tuple[float, ...]
+    predicted_class: Any
+
+
+class Expectations(msgspec.Struct, frozen=True):
+    """The file.
+
+    ``rows_sha256`` is that of the file of rows, whose answers are in the order of its rows.
+    """
+
+    model: ExpectedModel
+    rows_sha256: str
+    classes: tuple[Any, ...]
+    answers: tuple[ExpectedAnswer, ...]
+
+
+def write_expectations(rows: Path, out: Path, components: Components) -> Expectations:
+    """Scores ``rows``, a JSON array of row objects, and writes ``out``, whole or not at all.
+
+    Raises:
+        RequestError: the service would refuse the rows; the sentence names the first.
+    """
+    content = rows.read_bytes()
+    expectations = _expect(content, components)
+    with replacing(out) as file:
+        file.write(msgspec.json.encode(expectations).decode())
+        file.write("\n")
+    return expectations
+
+
+def _expect(content: bytes, components: Components) -> Expectations:
+    manifest = components.manifest
+    chunks = list(components.parser(max_rows=max(1, content.count(b"{"))).chunks(content))
+    problems = [problem for chunk in chunks for problem in chunk.problems]
+    if problems:
+        raise InvalidRowsError(problems)
+    matrix = components.encoder.encode(np.concatenate([chunk.values for chunk in chunks]))
+    probabilities = components.scorer.score(matrix)
+    classes = predicted_class_indices(probabilities, manifest.threshold).tolist()
+    return Expectations(
+        model=ExpectedModel(manifest.name, manifest.version, components.digest),
+        rows_sha256=hashlib.sha256(content).hexdigest(),
+        classes=manifest.classes,
+        answers=tuple(
+            ExpectedAnswer(tuple(row), manifest.classes[index])
+            for row, index in zip(probabilities.tolist(), classes, strict=True)
+        ),
+    )

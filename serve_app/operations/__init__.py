@@ -1,0 +1,1 @@
+"""The service as processes: starting, joining, stopping, readiness, and changing the model from outside."""

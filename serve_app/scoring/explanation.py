@@ -1,0 +1,196 @@
+"""Why a row got its answer: what each raw column contributes to its score.
+
+Owns the arithmetic and the words. Of a linear model the contribution of a column is the sum over its features of coefficient
+times feature; of trees it is what TreeSHAP (Lundberg et al. 2020, by the ``shap`` package) gives. With the base they add up to
+the score: of two classes the log-odds of the positive one, of more the predicted class's part of the softmax; of a forest,
+whose trees average probabilities, the probability. ``shap`` is imported when the first row is explained, not before.
+
+Steps before the estimator that fill in or scale each feature by itself leave it the feature that it was. Nothing can be said
+of an estimator that is neither linear nor trees, and nothing is said where the sum is not what was answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from serve_app.components.loading import Components
+from serve_app.errors import NotExplainableError
+from serve_app.scoring.schema import Column
+from serve_app.scoring.scorers import Step, standardise, take_apart
+from serve_app.scoring.trees import softmax
+
+__all__ = ["Explainer", "Explanation", "Reason"]
+
+Array = NDArray[np.float64]
+Scale = Literal["log_odds", "class_score", "probability"]
+
+_MOST_REASONS = 5
+_SLICE_ROWS = 2  # shap lets no other thread run meanwhile: some milliseconds of a forest
+_TOLERANCE = 1e-6  # of a probability; what is right is so to about 1e-12
+
+
+class _Parts(NamedTuple):
+    """What a model is made of: one output where two classes have one score, else one for each class."""
+
+    scale: Scale
+    contributions: Callable[[Array], Array]  # (rows, features) to (rows, features, outputs)
+    bases: Array  # (outputs,)
+    steps: Sequence[Step] = ()
+
+    def probabilities(self, sums: Array) -> Array:
+        """What scores, of shape (rows, outputs), mean."""
+        if self.scale == "probability":
+            return sums
+        return softmax(sums) if self.scale == "class_score" else np.asarray(expit(sums))
+
+
+class Reason(msgspec.Struct, frozen=True):
+    """What one column does."""
+
+    column: str
+    text: str
+    contribution: float
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """Of one row. ``base`` and all contributions add up to ``score``, which is the ``scale`` of ``of_class``."""
+
+    of_class: Any
+    scale: Scale
+    base: float
+    score: float
+    contributions: dict[str, float]
+    reasons: list[Reason]
+
+
+class Explainer:
+    """Explains the answers of one model.
+
+    Args:
+        components: the model's. Nothing is done with them before the first row is to be explained.
+    """
+
+    def __init__(self, components: Components) -> None:
+        self._components = components
+        self._columns = components.encoder.columns
+        position = {column.name: index for index, column in enumerate(self._columns)}
+        self._column_of = np.array([position[feature.column] for feature in components.encoder.features], dtype=np.intp)
+        self._classes = components.manifest.classes
+
+    @cached_property
+    def _parts(self) -> _Parts:
+        apart = take_apart(self._components.model)
+        if apart is None:
+            raise NotExplainableError("a step before the estimator makes other features of the columns")
+        steps, estimator = apart
+        return (_linear_parts(estimator) or _tree_parts(estimator))._replace(steps=steps)
+
+    def explain(self, values: Array, predicted: Sequence[int]) -> list[Explanation]:
+        """An explanation of each row.
+
+        Args:
+            values: shape (rows, columns).
+            predicted: the position of each row's predicted class; of two classes it is the positive one that is explained.
+
+        Raises:
+            NotExplainableError: the model is neither linear nor trees, or shap is not installed, or takes it for another model.
+        """
+        if not len(values):
+            return []
+        matrix = self._components.encoder.encode(values)
+        classes = np.ones(len(values), dtype=np.intp) if len(self._classes) == 2 else np.asarray(predicted, dtype=np.intp)
+        slices = [slice(start, start + _SLICE_ROWS) for start in range(0, len(matrix), _SLICE_ROWS)]
+        found = [self._contributions(matrix[piece], classes[piece]) for piece in slices]
+        contributions, bases = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+        by_column = np.zeros((len(values), len(self._columns)))
+        for feature, column in enumerate(self._column_of):
+            by_column[:, column] += contributions[:, feature]
+        return [
+            self._explanation(values[row], self._classes[classes[row]], float(bases[row]), by_column[row])
+            for row in range(len(values))
+        ]
+
+    def _explanation(self, values: Array, label: Any, base: float, contributions: Array) -> Explanation:
+        strongest = np.argsort(-np.abs(contributions), kind="stable")[:_MOST_REASONS]
+        return Explanation(
+            of_class=label,
+            scale=self._parts.scale,
+            base=base,
+            score=base + float(contributions.sum()),
+            contributions={column.name: float(value) for column, value in zip(self._columns, contributions, strict=True)},
+            reasons=[
+                Reason(
+                    self._columns[index].name,
+                    f"{_said(self._columns[index], values[index])} {'raises' if contributions[index] > 0 else 'lowers'}",
+                    float(contributions[index]),
+                )
+                for index in strongest.tolist()
+                if contributions[index] != 0
+            ],
+        )
+
+    def _contributions(self, matrix: Array, classes: NDArray[np.intp]) -> tuple[Array, Array]:
+        """Of each feature, shape (rows, features), and the base, shape (rows,), for the given class of each row."""
+        parts = self._parts
+        found = parts.contributions(standardise(matrix, parts.steps))
+        rows = np.arange(len(matrix))
+        outputs = classes if len(parts.bases) > 1 else np.zeros_like(classes)
+        explained = parts.probabilities(found.sum(axis=1) + parts.bases)[rows, outputs]
+        answered = self._components.scorer.score(matrix)[rows, classes]
+        if not (np.abs(explained - answered) <= _TOLERANCE).all():
+            raise NotExplainableError("what its columns contribute does not add up to what was answered")
+        return found[rows, :, outputs], parts.bases[outputs]
+
+
+def _linear_parts(model: Any) -> _Parts | None:
+    from sklearn.linear_model import LogisticRegression
+
+    if not isinstance(model, LogisticRegression):
+        return None
+    coefficients = model.coef_.T  # (features, outputs)
+    bases = np.broadcast_to(np.ravel(model.intercept_), coefficients.shape[1:])
+    scale: Scale = "log_odds" if len(bases) == 1 else "class_score"
+    return _Parts(scale, lambda matrix: matrix[:, :, np.newaxis] * coefficients, bases)
+
+
+def _tree_parts(model: Any) -> _Parts:
+    from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+    from sklearn.tree import DecisionTreeClassifier
+
+    is_boosted = isinstance(model, HistGradientBoostingClassifier)
+    if not is_boosted and not isinstance(model, (ExtraTreesClassifier, RandomForestClassifier, DecisionTreeClassifier)):
+        raise NotExplainableError(f"a {type(model).__name__} is neither linear nor trees")
+    if is_boosted and model.is_categorical_ is not None:
+        raise NotExplainableError("its trees split categories, which the package shap does not know of")
+    try:
+        import shap
+    except ModuleNotFoundError as error:
+        raise NotExplainableError("trees are explained by the package shap, which make install-data installs") from error
+    explainer = shap.TreeExplainer(model)
+
+    def contributions(matrix: Array) -> Array:
+        found = np.asarray(explainer.shap_values(matrix, check_additivity=False))
+        return found if found.ndim == 3 else found[:, :, np.newaxis]
+
+    bases = np.ravel(explainer.expected_value)
+    scale: Scale = "probability" if not is_boosted else "log_odds" if len(bases) == 1 else "class_score"
+    return _Parts(scale, contributions, bases)
+
+
+def _said(column: Column, value: float) -> str:
+    if np.isnan(value):
+        return f"{column.name} missing"
+    if column.is_categorical:
+        return f"{column.name} = {column.levels[int(value)]}"
+    if column.kind == "boolean":
+        return f"{column.name} = {'true' if value else 'false'}"
+    if column.kind == "date":
+        return f"{column.name} = {np.datetime64('1970-01-01') + np.timedelta64(int(np.floor(value)), 'D')}"
+    return f"{column.name} = {value:g}{'%' if column.kind == 'percent' else ''}"

@@ -1,0 +1,106 @@
+"""Columns of a table: their kinds, levels and policies, and the features that a model makes of them.
+
+Owns what a column *is*; how its cells are read from JSON is rows.py's business, how they become a matrix features.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from types import MappingProxyType
+from typing import Literal
+
+import msgspec
+
+from serve_app.scoring.cells import read_boolean, read_date, read_money, read_number, read_percent
+
+__all__ = ["READERS", "Column", "Feature", "Kind", "NullPolicy", "Schema", "UnknownPolicy", "selected_columns"]
+
+Kind = Literal["numeric", "money", "percent", "boolean", "date", "categorical"]
+NullPolicy = Literal["impute", "reject"]
+UnknownPolicy = Literal["as_null", "reject"]
+
+READERS: MappingProxyType[str, Callable[[str], float]] = MappingProxyType(
+    {"numeric": read_number, "money": read_money, "percent": read_percent, "boolean": read_boolean, "date": read_date}
+)
+"""How the text of a cell becomes a number, by kind; categorical columns have no reader."""
+
+
+class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One raw column.
+
+    ``levels`` are a categorical column's known values, the baseline (no feature of its own) first. ``null`` says what a
+    missing value is: imputed as in training (a missing category counts as the baseline), or refused. ``unknown`` says the
+    same of a category that is no known level.
+    """
+
+    name: str
+    kind: Kind
+    levels: tuple[str, ...] = ()
+    null: NullPolicy = "impute"
+    unknown: UnknownPolicy = "as_null"
+
+    def __post_init__(self) -> None:
+        if (self.kind == "categorical") != bool(self.levels):
+            raise ValueError(f"column {self.name}: levels belong to categorical columns, and each of those has some")
+        if len(set(self.levels)) != len(self.levels):
+            raise ValueError(f"column {self.name}: a level stands twice")
+
+    @property
+    def is_categorical(self) -> bool:
+        """Whether a cell holds one of a set of levels rather than a number."""
+        return self.kind == "categorical"
+
+
+class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One column of the model's matrix: a standardised number, or 1.0 where ``column`` equals ``level``."""
+
+    column: str
+    level: str | None = None
+
+    @property
+    def name(self) -> str:
+        """``x91`` or ``x5_saturday``: the name that the fitted model knows it by."""
+        return self.column if self.level is None else f"{self.column}_{self.level}"
+
+
+class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The columns of a table, in order."""
+
+    columns: tuple[Column, ...]
+
+    def __post_init__(self) -> None:
+        if len({column.name for column in self.columns}) != len(self.columns):
+            raise ValueError("a column name stands twice in the schema")
+
+    @property
+    def numeric(self) -> tuple[Column, ...]:
+        """Columns whose cells become one number each (numeric, money, percent, boolean, date)."""
+        return tuple(column for column in self.columns if not column.is_categorical)
+
+    @property
+    def categorical(self) -> tuple[Column, ...]:
+        """Columns whose cells hold one of a set of levels."""
+        return tuple(column for column in self.columns if column.is_categorical)
+
+    def column(self, name: str) -> Column:
+        """The column of that name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(name)
+
+    def all_features(self) -> tuple[Feature, ...]:
+        """Each feature that the table offers: numbers first, then each level but the baseline of each category."""
+        numbers = [Feature(column.name) for column in self.numeric]
+        levels = [Feature(column.name, level) for column in self.categorical for level in column.levels[1:]]
+        return (*numbers, *levels)
+
+
+def selected_columns(schema: Schema, features: Iterable[Feature]) -> tuple[Column, ...]:
+    """The raw columns that ``features`` are made of, each once, in the order of their first feature."""
+    names = dict.fromkeys(feature.column for feature in features)
+    return tuple(schema.column(name) for name in names)

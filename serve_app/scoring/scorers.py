@@ -1,0 +1,205 @@
+"""From a matrix of features to the probabilities of the classes. Pure; knows no columns, no requests, no files.
+
+A fitted estimator is compiled to arrays, because one scikit-learn call costs more than a whole request may. Each row is
+summed on its own, in the same order, whatever else is in the matrix, so that a row's probability is the same to the last
+bit alone and among ten thousand: BLAS (``X @ w``) does not promise that, ``numpy.einsum`` on a C-ordered matrix keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from serve_app.errors import ComponentsError
+from serve_app.scoring.schema import Column
+from serve_app.scoring.sklearn_scorers import BlockScorer, EstimatorScorer, answers_depend_on_the_batch
+from serve_app.scoring.trees import BoostedTreesScorer, compile_trees, softmax
+
+__all__ = [
+    "LinearBinaryScorer",
+    "LinearMulticlassScorer",
+    "Scorer",
+    "StandardisingScorer",
+    "compile_scorer",
+    "predicted_class_indices",
+    "settle",
+    "standardise",
+    "take_apart",
+]
+
+Step = tuple[NDArray[np.float64] | None, Any, Any]
+"""What replaces a missing number (or None), what is taken away and what it is divided by; each of shape (features,)."""
+_BLOCK_ROWS = 32
+
+
+class Scorer(Protocol):
+    """Anything that turns features into probabilities, row by row, each row's answer independent of the others.
+
+    ``scored_by`` says in words what does it.
+    """
+
+    scored_by: str
+
+    def score(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probabilities of shape (rows, classes) for a C-ordered float64 matrix of shape (rows, features)."""
+        ...
+
+
+class LinearBinaryScorer:
+    """A logistic regression on two classes: ``p(positive) = expit(matrix · coefficients + intercept)``.
+
+    Args:
+        coefficients: shape (features,).
+        intercept: 0.0 for a model without one.
+    """
+
+    scored_by = "compiled coefficients"
+
+    def __init__(self, coefficients: NDArray[np.float64], intercept: float) -> None:
+        self._coefficients = np.ascontiguousarray(coefficients, dtype=np.float64)
+        self._intercept = float(intercept)
+
+    def score(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probabilities of shape (rows, 2), the positive class second."""
+        log_odds = np.einsum("ij,j->i", matrix, self._coefficients)
+        log_odds += self._intercept
+        probabilities = np.empty((len(matrix), 2))
+        expit(log_odds, out=probabilities[:, 1])
+        np.subtract(1.0, probabilities[:, 1], out=probabilities[:, 0])
+        return probabilities
+
+
+class LinearMulticlassScorer:
+    """A logistic regression on three or more classes: the softmax of one sum per class.
+
+    Args:
+        coefficients: shape (classes, features).
+        intercepts: shape (classes,).
+    """
+
+    scored_by = "compiled coefficients"
+
+    def __init__(self, coefficients: NDArray[np.float64], intercepts: NDArray[np.float64]) -> None:
+        self._coefficients = np.ascontiguousarray(coefficients, dtype=np.float64)
+        self._intercepts = np.asarray(intercepts, dtype=np.float64)
+
+    def score(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probabilities of shape (rows, classes)."""
+        sums = np.empty((len(matrix), len(self._coefficients)))
+        for index, coefficients in enumerate(self._coefficients):
+            sums[:, index] = np.einsum("ij,j->i", matrix, coefficients)
+        sums += self._intercepts
+        return softmax(sums)
+
+
+class StandardisingScorer:
+    """A Pipeline of imputing and scaling steps before an estimator that is compiled.
+
+    Args:
+        steps: all but the last.
+        scorer: of the last step.
+    """
+
+    def __init__(self, steps: Sequence[Step], scorer: Scorer) -> None:
+        self._steps = tuple(steps)
+        self._scorer = scorer
+        self.scored_by = scorer.scored_by
+
+    def score(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probabilities of shape (rows, classes) for a matrix of shape (rows, features)."""
+        return self._scorer.score(standardise(matrix, self._steps))
+
+
+def standardise(matrix: NDArray[np.float64], steps: Sequence[Step]) -> NDArray[np.float64]:
+    """The matrix as steps leave it; of as many features."""
+    for imputed, mean, scale in steps:
+        filled = matrix if imputed is None else np.where(np.isnan(matrix), imputed, matrix)
+        matrix = (filled - mean) / scale
+    return np.ascontiguousarray(matrix)
+
+
+def take_apart(estimator: Any) -> tuple[list[Step], Any] | None:
+    """The imputing and scaling steps before an estimator, and the estimator; None where there is a step of another kind."""
+    from sklearn.pipeline import Pipeline
+
+    if not isinstance(estimator, Pipeline):
+        return [], estimator
+    steps = [_compile_step(step) for _, step in estimator.steps[:-1]]
+    known = [step for step in steps if step is not None]
+    rest = take_apart(estimator.steps[-1][1])
+    return None if rest is None or len(known) < len(steps) else ([*known, *rest[0]], rest[1])
+
+
+def compile_scorer(estimator: Any, columns: Sequence[Column] = ()) -> Scorer:
+    """The scorer that equals ``estimator.predict_proba``: compiled where that can be, else the estimator itself.
+
+    Args:
+        estimator: of scikit-learn, fitted.
+        columns: the raw columns that the matrix is made of, one each; without them an estimator that cannot be compiled is
+            refused, for its features are then not the raw columns.
+
+    Raises:
+        ComponentsError: it cannot be served.
+    """
+    compiled = _compile(estimator)
+    if compiled is not None:
+        return compiled
+    name = type(estimator).__name__
+    if columns and hasattr(estimator, "predict_proba"):
+        return EstimatorScorer(estimator, columns)
+    raise ComponentsError("model.pkl", f"{name} on {len(getattr(estimator, 'classes_', ()))} classes cannot be served")
+
+
+def settle(scorer: Scorer, matrix: NDArray[np.float64]) -> Scorer:
+    """A scorer whose answer to a row does not depend on the rows beside it, as measured on rows like those of ``matrix``."""
+    if not answers_depend_on_the_batch(scorer.score, matrix):
+        return scorer
+    if isinstance(scorer, BoostedTreesScorer):
+        return settle(scorer.compiled, matrix)
+    in_blocks = BlockScorer(scorer, _BLOCK_ROWS)
+    return BlockScorer(scorer, 1) if answers_depend_on_the_batch(in_blocks.score, matrix) else in_blocks
+
+
+def _compile(estimator: Any) -> Scorer | None:
+    from sklearn.linear_model import LogisticRegression
+
+    parts = take_apart(estimator)
+    if parts is None:
+        return None
+    steps, last = parts
+    if last is not estimator:
+        scorer = _compile(last)
+        return scorer and StandardisingScorer(steps, scorer)
+    if isinstance(estimator, LogisticRegression):
+        if len(estimator.classes_) == 2:
+            return LinearBinaryScorer(estimator.coef_[0], float(np.ravel(estimator.intercept_)[0]))
+        intercepts = np.broadcast_to(np.ravel(estimator.intercept_), len(estimator.classes_))
+        return LinearMulticlassScorer(estimator.coef_, intercepts)
+    trees = compile_trees(estimator)
+    return BoostedTreesScorer(trees, estimator) if trees is not None and hasattr(estimator, "_predictors") else trees
+
+
+def _compile_step(step: Any) -> Step | None:
+    from sklearn.impute import SimpleImputer
+    from sklearn.preprocessing import StandardScaler
+
+    if isinstance(step, StandardScaler):
+        return None, 0.0 if step.mean_ is None or not step.with_mean else step.mean_, step.scale_ if step.with_std else 1.0
+    if isinstance(step, SimpleImputer) and step.indicator_ is None and np.isnan(step.missing_values):
+        imputed = np.asarray(step.statistics_, dtype=np.float64)
+        return None if np.isnan(imputed).any() else (imputed, 0.0, 1.0)
+    return None
+
+
+def predicted_class_indices(probabilities: NDArray[np.float64], threshold: float) -> NDArray[np.intp]:
+    """Which class each row is given: shape (rows,).
+
+    Of two classes the second, the positive one, from ``threshold`` on; of more the most probable.
+    """
+    if probabilities.shape[1] == 2:
+        return (probabilities[:, 1] >= threshold).astype(np.intp)
+    return np.asarray(probabilities.argmax(axis=1))

@@ -1,0 +1,173 @@
+"""Watching for drift while serving: what each replica counts, and how all of it comes together.
+
+Owns the sliding window and the way from a replica to the one that is asked. A replica sees only its share of the rows, so each
+sends what it has counted, every few seconds while there is something new, to one actor, by the digest of its model; whichever
+replica is asked for the drift of its model gets from there what all have sent. The actor holds bytes and understands nothing
+of them. It outlives the replicas; if its node dies, the window starts anew.
+
+The window is made of panes, the oldest of which is dropped as a whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+from serve_app.scoring.drift import TOO_FEW_ROWS, Counts, Distribution, compare, scores_of
+
+__all__ = ["PANES", "PANE_S", "Collector", "DriftWatch"]
+
+Array = NDArray[np.float64]
+
+PANE_S = 300
+PANES = 12
+_SEND_INTERVAL_S = 5.0
+_ACTOR = "class-prediction-drift"
+
+_logger = logging.getLogger("ray.serve")
+
+
+class Collector:
+    """The actor: the latest bytes of each model, replica and pane."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, dict[tuple[str, int], bytes]] = {}
+
+    def put(self, digest: str, replica: str, pane: int, content: bytes) -> None:
+        """Keeps what a replica has counted in a pane of its model's window; forgets what is older than a window."""
+        self._held.setdefault(digest, {})[replica, pane] = content
+        for held in self._held.values():
+            for key in [key for key in held if key[1] <= pane - PANES]:
+                del held[key]
+        self._held = {key: held for key, held in self._held.items() if held}
+
+    def get(self, digest: str, oldest: int) -> list[tuple[str, bytes]]:
+        """What was sent for a model since the pane ``oldest``: the replica and its bytes."""
+        return [(replica, content) for (replica, pane), content in self._held.get(digest, {}).items() if pane >= oldest]
+
+
+class DriftWatch:
+    """What one replica counts of the rows that it scores. All methods belong to the replica's event loop.
+
+    Args:
+        digest: of the model components.
+        distribution: of the rows that trained the model.
+        replica: a name that no other replica has.
+        now: seconds since 1970, on a clock that all machines share.
+    """
+
+    def __init__(self, digest: str, distribution: Distribution, replica: str, now: Callable[[], float] = time.time) -> None:
+        self._digest = digest
+        self._distribution = distribution
+        self._replica = replica
+        self._now = now
+        self._pane = 0
+        self._counts: Counts | None = None  # a Classifier never counts
+        self._unsent: dict[int, bytes] = {}
+        self._sent_rows = 0
+        self._task: asyncio.Task[None] | None = None
+        self._actor: Any = None
+
+    def record(self, values: Array, probabilities: Array) -> None:
+        """Counts rows that were scored: values of shape (rows, columns), probabilities of shape (rows, classes)."""
+        if not len(values):
+            return  # of no rows there are no shares
+        pane = self._current_pane()
+        if self._counts is None or pane != self._pane:
+            self._keep_unsent()
+            self._pane, self._counts, self._sent_rows = pane, Counts(self._distribution), 0
+        self._counts.update(values, scores_of(probabilities))
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._send_later())
+
+    async def report(self) -> dict[str, Any]:
+        """The drift of this model over the window, in the eyes of all its replicas.
+
+        Raises:
+            ray.exceptions.RayError: the actor does not answer.
+        """
+        await self._send()
+        actor = await self._reach()
+        oldest = self._current_pane() - PANES + 1
+        received: list[tuple[str, bytes]] = await actor.get.remote(self._digest, oldest)
+        return await asyncio.to_thread(self._merge, received)
+
+    def psi(self) -> dict[str, float]:
+        """The index by column, and of the score as ``(score)``, of what this replica alone has seen in the current pane."""
+        if self._counts is None:
+            return {}
+        found = compare(self._distribution, self._counts)
+        return {name: column["psi"] for name, column in found["columns"].items()} | {"(score)": found["score"]["psi"]}
+
+    def _merge(self, received: list[tuple[str, bytes]]) -> dict[str, Any]:
+        merged = Counts(self._distribution)
+        for _, content in received:
+            merged.merge(Counts.from_bytes(self._distribution, content))
+        return {
+            "window_seconds": PANE_S * PANES,
+            "replicas": len({replica for replica, _ in received}),
+            "training_rows": self._distribution.rows,
+            **_without_cells_of_few(compare(self._distribution, merged)),
+        }
+
+    def _current_pane(self) -> int:
+        return int(self._now() // PANE_S)
+
+    def _keep_unsent(self) -> None:
+        if self._counts is not None and self._counts.rows > self._sent_rows:
+            self._unsent[self._pane] = self._counts.to_bytes()
+            self._sent_rows = self._counts.rows
+
+    async def _send_later(self) -> None:
+        try:
+            await asyncio.sleep(_SEND_INTERVAL_S)
+            await self._send()
+        except ray.exceptions.RayError as error:  # it is tried again with the next rows
+            _logger.warning("what was counted for drift could not be sent: %s", error)
+        finally:
+            self._task = None
+
+    async def _send(self) -> None:
+        self._keep_unsent()
+        if not self._unsent:
+            return
+        try:
+            actor = await self._reach()
+            for pane, content in list(self._unsent.items()):
+                await actor.put.remote(self._digest, self._replica, pane, content)
+                if self._unsent.get(pane) is content:
+                    del self._unsent[pane]
+        except ray.exceptions.RayActorError:
+            self._actor = None  # lost: another is made the next time
+            raise
+
+    async def _reach(self) -> Any:
+        if self._actor is None:
+            # It is found or made by calls that wait for Ray: not on the event loop.
+            self._actor = await asyncio.to_thread(_find_or_make_actor)
+        return self._actor
+
+
+def _without_cells_of_few(found: dict[str, Any]) -> dict[str, Any]:
+    """What was found, less what would be the cells of a client's rows rather than a distribution of many."""
+    return {
+        **found,
+        "columns": {name: _less(one) for name, one in found["columns"].items()},
+        "score": found["score"] and _less(found["score"]),
+    }
+
+
+def _less(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {key: found[key] for key in ("psi", "verdict", "by_chance")} if found["verdict"] == TOO_FEW_ROWS else found
+
+
+def _find_or_make_actor() -> Any:
+    options = {"name": _ACTOR, "namespace": _ACTOR, "lifetime": "detached", "get_if_exists": True, "num_cpus": 0}
+    return ray.remote(Collector).options(**options, max_restarts=-1).remote()

@@ -1,0 +1,280 @@
+"""The way of a request through one version of the model: JSON to checked rows, features, probabilities, answers.
+
+Owns the hop to the Classifier, and nothing that outlives the version: all that depends on the model's components is made from
+them here, so that a request which stays with one pipeline never sees two versions. Knows no HTTP, and not which version serves.
+
+A request is read and checked before it is merged with others, so a bad one can fail only itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serve_app.components.loading import GOLDEN_TOLERANCE, Components
+from serve_app.config import Settings
+from serve_app.errors import FieldProblem, InvalidRowsError, NotScorableError, ScoringError, TooManyRowsError
+from serve_app.scoring.answers import AnswerEncoder
+from serve_app.scoring.cells import excerpt
+from serve_app.scoring.explanation import Explainer, Explanation
+from serve_app.scoring.scorers import predicted_class_indices
+from serve_app.serving.batching import Result, RowBatcher, concatenate, split
+from serve_app.serving.metrics import ReplicaMetrics
+
+__all__ = ["CountedModel", "LocalClassifier", "MatrixScorer", "Pipeline", "RemoteClassifier", "Scored"]
+
+Array = NDArray[np.float64]
+
+_logger = logging.getLogger("ray.serve")  # the logger whose records Ray Serve keeps with the replica's
+_FLOAT_BYTES = 8
+_ARRIVAL_TIMEOUT_S = 10.0  # how long a matrix looks for a classifier that holds its version
+_RESEND_INTERVAL_S = 0.1
+_MAX_MESSAGE_BYTES = 3 * 1024 * 1024  # Ray Serve's handles refuse messages of 4 MiB unless told otherwise
+
+
+class MatrixScorer(Protocol):
+    """Scores a matrix of features, wherever the model is."""
+
+    async def score_matrix(self, matrix: Array) -> Array:
+        """Probabilities of shape (rows, classes) for a matrix of shape (rows, features)."""
+        ...
+
+
+class RemoteClassifier:
+    """The model behind the handle of a Classifier deployment.
+
+    Args:
+        handle: Ray Serve's.
+        components: those that the matrices are made with.
+    """
+
+    def __init__(self, handle: Any, components: Components) -> None:
+        # The arguments are bytes already; cloudpickle, Ray Serve's default, only costs more here.
+        self._score = handle.options(request_serialization="pickle", response_serialization="pickle").score
+        self._digest = components.digest
+
+    async def score_matrix(self, matrix: Array) -> Array:
+        """Probabilities of shape (rows, classes) for a matrix of shape (rows, features)."""
+        content, first_sent = matrix.tobytes(), perf_counter()
+        answer: bytes | NotScorableError | ScoringError = await self._score.remote(self._digest, content)
+        while isinstance(answer, ScoringError) and perf_counter() < first_sent + _ARRIVAL_TIMEOUT_S:
+            # That replica does not hold the version. Another may.
+            await asyncio.sleep(_RESEND_INTERVAL_S)
+            answer = await self._score.remote(self._digest, content)
+        if isinstance(answer, Exception):
+            raise answer
+        return np.frombuffer(answer).reshape(len(matrix), -1)
+
+
+class CountedModel:
+    """The model itself, where it is held: each batch and its seconds are counted.
+
+    Args:
+        components: of one version.
+        metrics: of the replica.
+    """
+
+    def __init__(self, components: Components, metrics: ReplicaMetrics) -> None:
+        self.components = components
+        self.metrics = metrics
+
+    def score(self, matrix: Array) -> Array:
+        """Probabilities of shape (rows, classes) for a matrix of shape (rows, features).
+
+        Raises:
+            NotScorableError: the estimator cannot take one of the rows.
+        """
+        start = perf_counter()
+        try:
+            probabilities = self.components.scorer.score(matrix)
+        # By these an estimator says that its input is not to its taste; all else (memory, threads) is no fault of the rows.
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise NotScorableError(f"{type(error).__name__}: {excerpt(str(error))}") from error
+        self.metrics.record_batch(len(matrix), perf_counter() - start)
+        return probabilities
+
+
+class LocalClassifier:
+    """The model in the same process, for the fused topology.
+
+    Args:
+        model: of the version that the matrices are made with.
+    """
+
+    def __init__(self, model: CountedModel) -> None:
+        self._score = model.score
+
+    async def score_matrix(self, matrix: Array) -> Array:
+        """Probabilities of shape (rows, classes) for a matrix of shape (rows, features)."""
+        return self._score(matrix)
+
+
+class Scored(NamedTuple):
+    """What became of a request's rows.
+
+    ``values`` and ``probabilities`` have the shapes (good rows, columns) and (good rows, classes); ``problems`` are of the bad
+    rows.
+    """
+
+    values: Array
+    probabilities: Array
+    problems: list[FieldProblem]
+    warnings: list[FieldProblem]
+
+
+class _ParsedRequest(NamedTuple):
+    values: Array  # of the good rows
+    problems: list[FieldProblem]
+    warnings: list[FieldProblem]
+
+
+class Pipeline:
+    """One version of the model, from JSON to JSON.
+
+    Args:
+        settings: of the whole application.
+        components: the version.
+        classifier: the handle of the Classifier deployment, or None in the fused topology, where this replica scores.
+    """
+
+    def __init__(self, settings: Settings, components: Components, classifier: Any | None) -> None:
+        self.components = components
+        self.metrics = ReplicaMetrics(components)
+        manifest = components.manifest
+        limits = settings.limits
+        self._parser = components.parser(
+            limits.max_rows, max_text_characters=limits.max_text_characters, max_nesting=limits.max_nesting
+        )
+        self._answers = AnswerEncoder(
+            classes=manifest.classes, threshold=manifest.threshold, selected_features=manifest.selected_features
+        )
+        self._explainer = Explainer(components)
+        row_bytes = _FLOAT_BYTES * max(len(manifest.features), len(manifest.classes))
+        self._max_rows = min(settings.preprocessor_batches.max_rows, max(1, _MAX_MESSAGE_BYTES // row_bytes))
+        self._classifier: MatrixScorer
+        self._batcher: RowBatcher | None
+        if classifier is None:
+            # Nothing to wait for and nothing to share: merging would cost more than scoring.
+            self._classifier, self._batcher = LocalClassifier(CountedModel(components, self.metrics)), None
+        else:
+            self._classifier = RemoteClassifier(classifier, components)
+            self._batcher = RowBatcher(
+                self._score_batch,
+                max_rows=self._max_rows,
+                max_concurrent_batches=settings.preprocessor_batches.max_concurrent_batches,
+            )
+        self._golden_values, self._golden_probabilities = components.golden_values()
+
+    async def score(
+        self, body: bytes | bytearray, *, report_bad_rows: bool = False, max_rows: int | None = None, is_answered: bool = True
+    ) -> Scored:
+        """Probabilities of a request's rows.
+
+        Args:
+            body: a JSON array of row objects, or one row object.
+            report_bad_rows: score the good rows when some are bad.
+            max_rows: of good rows, where that is less than the settings allow.
+            is_answered: whether a client gets the answers; if not, the rows are not counted among those that were scored.
+
+        Raises:
+            RequestError: the body is no array of rows, or has too many.
+            InvalidRowsError: some rows are bad, and ``report_bad_rows`` is off; no row was scored.
+            NotScorableError: the model cannot take one of the rows.
+            ScoringError: the classifier failed.
+        """
+        parsed = await self._parse(body)
+        if parsed.problems:
+            if is_answered:
+                self.metrics.record_refused(parsed.problems)
+            if not report_bad_rows:
+                raise InvalidRowsError(parsed.problems)
+        if max_rows is not None and len(parsed.values) > max_rows:
+            raise TooManyRowsError(max_rows)
+        probabilities = await self._score_rows(parsed.values)
+        if is_answered:
+            self.metrics.record_scored(parsed.values, probabilities, parsed.warnings)
+        return Scored(parsed.values, probabilities, parsed.problems, parsed.warnings)
+
+    async def encode(self, scored: Scored, *, explain: bool = False) -> list[bytes]:
+        """The JSON array of answers, in pieces, in the order of the rows; a bad row's place holds its error object.
+
+        Args:
+            scored: by this pipeline.
+            explain: say of each row why.
+        """
+        explanations = await self._explain(scored.values, scored.probabilities) if explain else ()
+        pieces = []
+        for piece in self._answers.encode(scored.probabilities, scored.warnings, scored.problems, explanations):
+            pieces.append(piece)
+            if len(pieces) > 2:  # the first is all of a small answer, with its bracket; give way only in large ones
+                await asyncio.sleep(0)
+        return pieces
+
+    async def scores_golden_rows(self) -> bool:
+        """Whether the golden rows, sent all the way, get their recorded probabilities.
+
+        Raises:
+            ScoringError: the classifier failed.
+        """
+        probabilities = await self._score_rows(self._golden_values)
+        return bool(np.abs(probabilities - self._golden_probabilities).max() <= GOLDEN_TOLERANCE)
+
+    async def _parse(self, body: bytes | bytearray) -> _ParsedRequest:
+        values: list[Array] = []
+        problems: list[FieldProblem] = []
+        warnings: list[FieldProblem] = []
+        for chunk in self.metrics.timed(self._parser.chunks(body)):
+            if values:
+                await asyncio.sleep(0)  # a large request: let others work between two chunks
+            values.append(chunk.values)
+            problems += chunk.problems
+            warnings += chunk.warnings
+        return _ParsedRequest(concatenate(values), problems, warnings)
+
+    async def _explain(self, values: Array, probabilities: Array) -> list[Explanation]:
+        predicted = predicted_class_indices(probabilities, self.components.manifest.threshold).tolist()
+        # Milliseconds a row of trees: not on the event loop.
+        return await asyncio.to_thread(self._explainer.explain, values, predicted)
+
+    async def _score_rows(self, values: Array) -> Array:
+        """Probabilities of shape (rows, classes) of a values array of any length.
+
+        Raises:
+            ScoringError: the classifier failed.
+        """
+        score_piece = self._score_values if self._batcher is None else self._batcher.score
+        if 0 < len(values) <= self._max_rows:
+            return await score_piece(values)
+        pieces = [values[start : start + self._max_rows] for start in range(0, len(values), self._max_rows)]
+        results = await asyncio.gather(*map(score_piece, pieces))
+        return concatenate([np.empty((0, len(self.components.manifest.classes))), *results])
+
+    async def _score_values(self, values: Array) -> Array:
+        start = perf_counter()
+        matrix = self.components.encoder.encode(values)
+        self.metrics.transform_seconds += perf_counter() - start
+        return await self._classifier.score_matrix(matrix)
+
+    async def _score_batch(self, batch: Sequence[Array]) -> Sequence[Result]:
+        """The probabilities of each array, or why there are none: a row that the model cannot take fails its own request."""
+        values = concatenate(batch)
+        self.metrics.record_batch(len(values))
+        try:
+            return split(await self._score_values(values), batch)
+        except NotScorableError as error:
+            if len(batch) == 1:
+                return [error]
+        # Whatever a lost, overloaded or stopping replica makes Ray raise, each request gets an answer.
+        except (Exception, asyncio.CancelledError) as error:
+            _logger.exception("the classifier did not score a batch of %d requests", len(batch))
+            failure = ScoringError(f"the classifier failed: {type(error).__name__}")
+            failure.__cause__ = error
+            return [failure] * len(batch)
+        middle = len(batch) // 2  # by halves: one among a hundred is found in fourteen calls
+        return [*await self._score_batch(batch[:middle]), *await self._score_batch(batch[middle:])]

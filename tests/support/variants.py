@@ -1,0 +1,20 @@
+"""The published model in other versions, which answer differently, for tests of what changes while a service runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from serve_app.components.loading import Components, save_components
+from serve_app.exercise.published_model import draft_reference, load_published_model
+
+__all__ = ["publish_variant"]
+
+
+def publish_variant(folder: Path, version: str, shift: float = 0.5) -> Components:
+    """Writes the published model as ``version``, its log-odds raised by ``shift``."""
+    draft = draft_reference(load_published_model(), "as_null")
+    draft.model.intercept_ = draft.model.intercept_ + shift
+    return save_components(folder, replace(draft, manifest=msgspec.structs.replace(draft.manifest, version=version)))

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serve_app.scoring.drift import Distribution, describe
+from serve_app.scoring.schema import Column
+from serve_app.serving import drift_window as drift_watch
+from serve_app.serving.drift_window import PANE_S, PANES, Collector, DriftWatch
+
+
+class Handle:
+    """A Collector in this process, called as Ray's actors are."""
+
+    def __init__(self) -> None:
+        self.collector = Collector()
+        self.put, self.get = (self._Method(method) for method in (self.collector.put, self.collector.get))
+
+    class _Method:
+        def __init__(self, method: Any) -> None:
+            self._method = method
+
+        async def remote(self, *arguments: Any) -> Any:
+            return self._method(*arguments)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1e9
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def distribution() -> Distribution:
+    random = np.random.default_rng(0)
+    return describe([Column("n", "numeric")], random.normal(size=(5000, 1)), random.random(5000))
+
+
+@pytest.fixture
+def handle(monkeypatch: pytest.MonkeyPatch) -> Handle:
+    handle = Handle()
+    monkeypatch.setattr(drift_watch, "_find_or_make_actor", lambda: handle)
+    return handle
+
+
+def rows(count: int, seed: int, shift: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    scores = random.random(count)
+    return random.normal(shift, 1, (count, 1)), np.column_stack([1 - scores, scores])
+
+
+def test_whoever_is_asked_knows_what_all_replicas_saw(distribution: Distribution, handle: Handle) -> None:
+    async def ask() -> dict[str, Any]:
+        first, second = (DriftWatch("digest", distribution, name) for name in ("one", "two"))
+        other_model = DriftWatch("another", distribution, "three")
+        first.record(*rows(1000, 1))
+        second.record(*rows(1500, 2, shift=3))
+        other_model.record(*rows(700, 3))
+        await second.report()
+        await other_model.report()
+        return await first.report()
+
+    found = asyncio.run(ask())
+    assert (found["rows"], found["replicas"], found["training_rows"]) == (2500, 2, 5000)
+    assert found["columns"]["n"]["verdict"] == "drifted"
+    assert found["score"]["verdict"] == "stable"
+
+
+def test_of_few_rows_no_cell_can_be_read(distribution: Distribution, handle: Handle) -> None:
+    async def ask(count: int) -> dict[str, Any]:
+        watch = DriftWatch(f"of {count}", distribution, "one")
+        watch.record(np.full((count, 1), 0.123456), rows(count, 1)[1])
+        return await watch.report()
+
+    few, many = asyncio.run(ask(1)), asyncio.run(ask(1000))
+    assert few["columns"]["n"]["verdict"] == few["score"]["verdict"] == "too few rows"
+    assert few["columns"]["n"].keys() == few["score"].keys() == {"psi", "verdict", "by_chance"}
+    assert "0.123456" not in str(few)
+    assert many["columns"]["n"].keys() > {"quantiles", "shares", "missing"}
+
+
+def test_what_is_older_than_the_window_is_forgotten(distribution: Distribution, handle: Handle) -> None:
+    clock = Clock()
+
+    async def ask() -> list[int]:
+        watch = DriftWatch("digest", distribution, "one", clock)
+        seen = []
+        for step in range(PANES + 2):
+            watch.record(*rows(100 + step, step))
+            seen.append((await watch.report())["rows"])
+            clock.now += PANE_S
+        return seen
+
+    seen = asyncio.run(ask())
+    assert seen[0] == 100
+    assert seen[PANES - 1] == sum(range(100, 100 + PANES))
+    assert seen[PANES + 1] == sum(range(102, 102 + PANES))
+    assert len(handle.collector._held["digest"]) == PANES
+
+
+def test_a_pane_that_ends_before_it_was_sent_is_sent_later(distribution: Distribution, handle: Handle) -> None:
+    clock = Clock()
+
+    async def ask() -> dict[str, Any]:
+        watch = DriftWatch("digest", distribution, "one", clock)
+        watch.record(*rows(10, 0))
+        clock.now += PANE_S
+        watch.record(*rows(20, 1))
+        return await watch.report()
+
+    assert asyncio.run(ask())["rows"] == 30
+
+
+def test_rows_are_sent_by_themselves(distribution: Distribution, handle: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drift_watch, "_SEND_INTERVAL_S", 0.01)
+
+    async def wait() -> None:
+        watch = DriftWatch("digest", distribution, "one")
+        for seed in (0, 1):  # twice: sending starts again with the next rows
+            watch.record(*rows(10, seed))
+            assert watch._task is not None
+            await watch._task
+        assert watch._sent_rows == 20
+
+    asyncio.run(wait())
+    assert len(handle.collector.get("digest", 0)) == 1
+
+
+def test_a_replica_tells_the_index_of_what_it_saw_alone(distribution: Distribution, handle: Handle) -> None:
+    async def tell() -> tuple[dict[str, float], dict[str, float]]:
+        watch = DriftWatch("digest", distribution, "one")
+        before = watch.psi()
+        watch.record(*rows(2000, 4, shift=2))
+        return before, watch.psi()
+
+    before, after = asyncio.run(tell())
+    assert before == {}
+    assert after["n"] > 1
+    assert after["(score)"] < 0.1
+
+
+def test_requests_of_no_rows_are_nothing_to_compare(distribution: Distribution, handle: Handle) -> None:
+    async def tell() -> tuple[dict[str, float], dict[str, Any]]:
+        watch = DriftWatch("digest", distribution, "one")
+        watch.record(*rows(0, 0))
+        return watch.psi(), await watch.report()
+
+    index, found = asyncio.run(tell())
+    assert index == {}
+    assert (found["rows"], found["replicas"], found["score"]) == (0, 0, None)
