@@ -27,7 +27,8 @@ from benchmarks.results import Results, load_results, save_results, summarise_ru
 from benchmarks.rows import Dataset, read_dataset
 from benchmarks.scenarios import Pace, run_round
 from benchmarks.servers import FUSED, SPLIT, OwnVariant, Ports, Server, own_server, rivals
-from serve_app.components.loading import Components, load_components
+from serve_app.components.compiled import Components
+from serve_app.components.loading import load_components
 from serve_app.config import PROJECT_ROOT, Settings
 from serve_app.errors import ServeAppError
 

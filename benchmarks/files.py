@@ -27,7 +27,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from serve_app.components.loading import Manifest, save_components
+from serve_app.components.manifest import Manifest
+from serve_app.components.saving import save_components
 from serve_app.config import PROJECT_ROOT
 from serve_app.training.train import train
 

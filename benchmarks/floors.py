@@ -20,7 +20,7 @@ from benchmarks.bodies import Bodies
 from benchmarks.environments import ensure_environment
 from benchmarks.meter import Figure, Meter
 from benchmarks.timing import median_time
-from serve_app.components.loading import Components
+from serve_app.components.compiled import Components
 from serve_app.config import PROJECT_ROOT
 from serve_app.scoring.answers import AnswerEncoder
 

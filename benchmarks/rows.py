@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.errors import BenchmarkError
-from serve_app.components.loading import Components
+from serve_app.components.compiled import Components
 
 __all__ = ["Dataset", "Rows", "read_dataset"]
 

@@ -21,7 +21,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from serve_app.components.loading import Components, load_components
+from serve_app.components.compiled import Components
+from serve_app.components.loading import load_components
 from serve_app.config import PROJECT_ROOT
 from serve_app.exercise.published_model import load_published_model
 

@@ -22,7 +22,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from serve_app.training.methods import Method
-from serve_app.training.train import TrainingReport, train
+from serve_app.training.results import TrainingReport
+from serve_app.training.train import train
 
 SEED = 26  # of the command line, when it is given none
 NAMES = ("breast_cancer", "wine", "digits")

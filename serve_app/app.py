@@ -15,7 +15,8 @@ from ray.serve import Application
 from serve_app.api.routes import ASGIApp, build_http_app
 from serve_app.components.loading import trust_of, verify_files
 from serve_app.config import load_settings, resolve_path
-from serve_app.serving.preprocessor import Classifier, Preprocessor
+from serve_app.serving.classifier import Classifier
+from serve_app.serving.preprocessor import Preprocessor
 
 __all__ = ["build_app"]
 

@@ -288,3 +288,19 @@ class NotScorableError(RequestError):
 
 class ScoringError(ServeAppError):
     """The service itself failed to score; nothing is wrong with the request."""
+
+
+class StartError(ServeAppError):
+    """The service did not come up."""
+
+
+class ServiceDiedError(ServeAppError):
+    """The service ended by itself."""
+
+
+class NotReadyError(ServeAppError):
+    """The service does not answer, or not that it is ready."""
+
+
+class ReleaseError(ServeAppError):
+    """The version that is asked for does not serve; the sentence says why, and what does."""

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from serve_app.components.loading import Components, load_components
+from serve_app.components.compiled import Components
+from serve_app.components.loading import load_components
 from serve_app.config import PROJECT_ROOT
 from serve_app.exercise.published_model import PublishedModel, load_published_model
 

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["OuterLayer", "ingress_middlewares"]
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # The headers that the service, its documentation pages and Ray's tracing read. Ray Serve looks at each header several times,
 # and some steer it: x-request-timeout-seconds, x-session-id, serve_multiplexed_model_id.
@@ -49,7 +46,7 @@ _CODES = {400: "bad_request", 404: "not_found", 408: "request_timeout", 503: "un
 class OuterLayer:
     """The ASGI middleware."""
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,7 +62,7 @@ class OuterLayer:
         scope["headers"].append(_NO_WATCHING)
         is_replaced = False
 
-        async def send_json(message: MutableMapping[str, Any]) -> None:
+        async def send_json(message: Message) -> None:
             nonlocal is_replaced
             if message["type"] == "http.response.start" and message["status"] >= 400:
                 headers = dict(message["headers"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from serve_app.components.loading import Manifest
+from serve_app.components.manifest import Manifest
 from serve_app.config import Limits
 from serve_app.scoring.schema import Column
 

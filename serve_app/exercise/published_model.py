@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from serve_app.components.loading import Draft, Manifest
+from serve_app.components.manifest import Draft, Manifest
 from serve_app.config import PROJECT_ROOT
 from serve_app.scoring.schema import Column, Feature, Kind, Schema, UnknownPolicy
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO, TypeAlias
 import numpy as np
 
 from serve_app.atomic_files import replacing
-from serve_app.components.loading import Components, compile_draft
+from serve_app.components.compiled import Components, compile_draft
 from serve_app.exercise.published_model import PublishedModel, draft_reference, load_published_model
+from serve_app.scoring.arrays import Array
 from serve_app.scoring.schema import Column, Feature
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class _Sample(NamedTuple):
     ``values`` has shape (rows, columns): numbers, positions of levels, NaN for null; ``target`` has shape (rows,).
     """
 
-    values: NDArray[np.float64]
+    values: Array
     target: NDArray[np.bool_]
 
 
@@ -99,7 +100,7 @@ def _draw_sample(random: np.random.Generator, published: PublishedModel, model: 
     return _Sample(values, random.random(rows) < probabilities[:, 1])
 
 
-def _draw_column(random: np.random.Generator, published: PublishedModel, column: Column, rows: int) -> NDArray[np.float64]:
+def _draw_column(random: np.random.Generator, published: PublishedModel, column: Column, rows: int) -> Array:
     values = np.full(rows, np.nan)
     is_given = random.random(rows) >= _NULL_SHARE
     count = int(is_given.sum())
@@ -118,7 +119,7 @@ def _level_shares(column: Column) -> list[float]:
     return [rest if share is None else share for share in rare]
 
 
-def _draw_numbers(random: np.random.Generator, count: int, mean: float, std: float, decimals: int) -> NDArray[np.float64]:
+def _draw_numbers(random: np.random.Generator, count: int, mean: float, std: float, decimals: int) -> Array:
     """Numbers that have ``mean`` and ``std`` exactly, but for rounding: a sample that is standardised and moved there.
 
     Most of the published standard deviations are those of a uniform distribution over a round width (0.2887 is 1 / √12,
@@ -140,7 +141,7 @@ def _decimals(column: Column, std: float) -> int:
 def _spell(
     random: np.random.Generator,
     published: PublishedModel,
-    values: NDArray[np.float64],
+    values: Array,
     advance: Callable[[int], None] | None,
 ) -> Iterator[Sequence[Cell]]:
     """The rows as JSON says them, one after the other."""
@@ -154,7 +155,7 @@ def _spell(
             advance(len(block))
 
 
-def _spell_column(column: Column, values: NDArray[np.float64], whims: NDArray[np.float64]) -> list[Cell]:
+def _spell_column(column: Column, values: Array, whims: Array) -> list[Cell]:
     """Cells of one column; a whim, uniform in [0, 1), decides between spellings of the same value."""
     pairs = zip(values.tolist(), whims.tolist(), strict=True)
     return [None if math.isnan(value) else _spell_cell(column, value, whim) for value, whim in pairs]

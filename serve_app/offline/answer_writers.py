@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import msgspec
 
-from serve_app.components.loading import Components
+from serve_app.components.compiled import Components
 from serve_app.offline.pieces import Format
 
 __all__ = ["LinesWriter", "answers_writer", "columns_of", "write_whole"]

@@ -19,7 +19,7 @@ from serve_app.scoring.scorers import predicted_class_indices
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from serve_app.components.loading import Components
+    from serve_app.components.compiled import Components
 
 __all__ = ["Expectations", "ExpectedAnswer", "ExpectedModel", "write_expectations"]
 

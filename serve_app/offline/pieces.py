@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from serve_app.errors import TableError
-from serve_app.training.tables import cell_text
+from serve_app.offline.csv_records import csv_ends, csv_records, line_ends
+from serve_app.scoring.cells import cell_text
 
 __all__ = ["PIECE_BYTES", "Format", "Numbered", "Piece", "Record", "file_system", "plan", "records"]
 
@@ -30,12 +29,9 @@ Format = Literal["parquet", "csv", "jsonl"]
 Record = dict[str, Any] | bytes | str  # by column, or JSON as it stands in the file, or why it is no row
 Numbered = tuple[int, Record]
 _Cut = tuple[int, int, int, tuple[str, ...]]
-
 PIECE_BYTES = 8 * 1024 * 1024
 _HEADER_BYTES = 1024 * 1024
 _ROWS_AT_ONCE = 4096
-_MAX_QUOTED_BYTES = 1024 * 1024
-_BEFORE_A_CELL = b",\n\r"
 _SUFFIXES: dict[str, Format] = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
@@ -101,32 +97,13 @@ def records(system: Any, piece: Piece, columns: Sequence[str]) -> Iterator[Numbe
                 yield number, line
         return
     places = [(name, piece.header.index(name)) for name in columns if name in piece.header]
-    for number, cells in enumerate(_csv_records(content), piece.first_row):
+    for number, cells in enumerate(csv_records(content), piece.first_row):
         if cells is None:
             yield number, "a quote opens a cell and does not close"
         elif len(cells) == len(piece.header):
             yield number, {name: cells[place] for name, place in places}
         elif cells:
             yield number, f"{len(cells)} cells, the header has {len(piece.header)}"
-
-
-def _csv_records(content: bytes) -> Iterator[list[str] | None]:
-    """The cells of each record; None where a quote does not close."""
-    # A long cell, of a column that may not even be used, is no error.
-    csv.field_size_limit(max(csv.field_size_limit(), len(content)))
-    ends, stray = _csv_ends(content, is_all=True)
-    begin = 0
-    for number in stray:
-        spoilt_from = int(ends[number - 1]) + 1 if number else 0
-        yield from _csv_cells(content[begin:spoilt_from])
-        yield None
-        begin = int(ends[number]) + 1 if number < len(ends) else len(content)
-    yield from _csv_cells(content[begin:] if begin else content)
-
-
-def _csv_cells(content: bytes) -> Iterator[list[str]]:
-    # What is no UTF-8 becomes signs that are no number and no known level, rather than the end of all.
-    return csv.reader(io.StringIO(content.decode("utf-8", "replace"), newline=""))
 
 
 def _parquet_records(system: Any, piece: Piece, columns: Sequence[str]) -> Iterator[Numbered]:
@@ -161,7 +138,7 @@ def _cut_csv(system: Any, path: str, piece_bytes: int) -> Iterator[_Cut]:
     with system.open_input_file(path) as file:
         head = file.read(_HEADER_BYTES)
     mark = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
-    ends, stray = _csv_ends(head[mark:], is_all=True)
+    ends, stray = csv_ends(head[mark:], is_all=True)
     if stray[:1] == [0]:
         raise TableError(f"{path}: a quote in the header does not close")
     start = mark + int(ends[0]) + 1 if len(ends) else len(head)
@@ -203,93 +180,13 @@ def _cut_text(system: Any, path: str, start: int, piece_bytes: int, *, is_csv: b
             if len(content) < length or begin + length >= size:  # the rest is one piece, with or without a line end
                 yield begin, size, first_row
                 return
-            ends = _csv_ends(content, is_all=False)[0] if is_csv else _line_ends(content)
+            ends = csv_ends(content, is_all=False)[0] if is_csv else line_ends(content)
             if len(ends):
                 end = begin + int(ends[-1]) + 1
                 yield begin, end, first_row
                 begin, first_row, length = end, first_row + len(ends), piece_bytes
             else:
                 length *= 2  # a record that is longer than a piece
-
-
-def _csv_ends(content: bytes, *, is_all: bool) -> tuple[NDArray[np.intp], list[int]]:
-    """Where the records of a text end that starts with one, and which of them, by number, open a quote that does not close.
-
-    As csv.reader has it, a quote opens a cell at the cell's start only, and is a sign like any other elsewhere; within quotes
-    two of them stand for one. A quote that is not closed within ``_MAX_QUOTED_BYTES`` spoils its line, not all that follow.
-
-    Args:
-        content: begins where a record does.
-        is_all: whether nothing follows it that could close a quote, or belong to a line's end.
-    """
-    ends = _line_ends(content, at_returns=b"\r" in content)
-    if not is_all and len(ends) and content[ends[-1]] == ord("\r") and ends[-1] == len(content) - 1:
-        ends = ends[:-1]  # the next byte may be its line feed
-    signs = np.frombuffer(content, dtype=np.uint8)
-    quotes = np.flatnonzero(signs == ord('"'))
-    stray: list[int] = []
-    if not _is_plainly_quoted(signs, quotes, is_all=is_all):
-        found, stray = _quoted_cells(content, quotes.tolist(), ends, is_all=is_all)
-        quotes = np.array(found, dtype=np.intp)
-    ends = ends[np.searchsorted(quotes, ends) % 2 == 0]
-    return ends, np.searchsorted(ends, stray).tolist()
-
-
-def _line_ends(content: bytes, *, at_returns: bool = False) -> NDArray[np.intp]:
-    """Where lines end: at line feeds, and if asked for at carriage returns that no line feed follows."""
-    signs = np.frombuffer(content, dtype=np.uint8)
-    is_end = signs == ord("\n")
-    if at_returns:
-        is_lone = signs == ord("\r")
-        is_lone[:-1] &= ~is_end[1:]
-        is_end |= is_lone
-    return np.flatnonzero(is_end)
-
-
-def _is_plainly_quoted(signs: NDArray[np.uint8], quotes: NDArray[np.intp], *, is_all: bool) -> bool:
-    """Whether each second quote closes what the one before it opened, as in what programs write, and soon enough."""
-    if not len(quotes):
-        return True
-    opening, closing = quotes[::2], quotes[1::2]
-    before = np.where(opening == 0, np.uint8(ord(",")), signs[opening - 1])
-    goes_on = before == ord('"')  # the second of two quotes that stand for one
-    if not (goes_on | np.isin(before, list(_BEFORE_A_CELL))).all():
-        return False
-    first = np.flatnonzero(~goes_on)
-    last = np.append(first[1:], len(opening)) - 1
-    if len(closing) < len(opening):  # the last one is open where the content ends
-        if is_all or len(signs) - opening[first[-1]] > _MAX_QUOTED_BYTES:
-            return False
-        first, last = first[:-1], last[:-1]
-    return not len(first) or int((closing[last] - opening[first]).max()) <= _MAX_QUOTED_BYTES
-
-
-def _quoted_cells(
-    content: bytes, quotes: list[int], line_ends: NDArray[np.intp], *, is_all: bool
-) -> tuple[list[int], list[int]]:
-    """Where quoted cells begin and end, in turn, and where quotes stand that do not close; one by one."""
-    cells: list[int] = []
-    stray: list[int] = []
-    at, spoilt_to = 0, -1
-    while at < len(quotes):
-        start = quotes[at]
-        at += 1
-        if start <= spoilt_to or (start and content[start - 1] not in _BEFORE_A_CELL):
-            continue
-        close = at
-        while close + 1 < len(quotes) and quotes[close + 1] == quotes[close] + 1:
-            close += 2
-        if close < len(quotes) and quotes[close] - start <= _MAX_QUOTED_BYTES:
-            cells += [start, quotes[close]]
-            at = close + 1
-        elif close >= len(quotes) and not is_all and len(content) - start <= _MAX_QUOTED_BYTES:
-            cells.append(start)  # what follows tells
-            break
-        else:
-            stray.append(start)
-            following = int(np.searchsorted(line_ends, start))
-            spoilt_to = int(line_ends[following]) if following < len(line_ends) else len(content)
-    return cells, stray
 
 
 def file_system(path: str) -> tuple[Any, str]:

@@ -24,22 +24,19 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from serve_app.components.loading import Components, load_components
+from serve_app.components.compiled import Components
+from serve_app.components.loading import load_components
 from serve_app.errors import FieldProblem, MalformedJSONError, RequestError, TableError
 from serve_app.offline.answer_writers import LinesWriter, answers_writer, columns_of, write_whole
 from serve_app.offline.pieces import PIECE_BYTES, Format, Numbered, Piece, Record, file_system, plan, records
-from serve_app.scoring.cells import excerpt
+from serve_app.scoring.arrays import Array, concatenate
+from serve_app.scoring.cells import cell_text, excerpt
 from serve_app.scoring.drift import Counts, scores_of
 from serve_app.scoring.rows import RowChunk, RowParser
 from serve_app.scoring.scorers import predicted_class_indices
-from serve_app.serving.batching import concatenate
-from serve_app.training.tables import cell_text
 
 __all__ = ["PieceResult", "Totals", "count_files", "ray_for_files", "score_files", "score_piece"]
-
-Array = NDArray[np.float64]
 
 _ROWS_AT_ONCE = 4096
 _OWN_RAY = {

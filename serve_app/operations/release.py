@@ -16,23 +16,20 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from serve_app.components.loading import Components, load_components, trust_of
+from serve_app.components.compiled import Components
+from serve_app.components.loading import load_components, trust_of
 from serve_app.components.signature import Trust
 from serve_app.config import Settings, load_settings
-from serve_app.errors import ComponentsError, ServeAppError
+from serve_app.errors import ComponentsError, ReleaseError, ServeAppError
 from serve_app.operations.ray_processes import prepare_to_connect
 from serve_app.serving.versions import ModelReference, Rollout, Trial, read_rollout
 
-__all__ = ["Release", "ReleaseError", "deploy", "roll_back"]
+__all__ = ["Release", "deploy", "roll_back"]
 
 _IMPORT_PATH = "serve_app.app:build_app"
 _SWITCH_TIMEOUT_S = 120.0
 _POLL_INTERVAL_S = 0.2
 _ATTEMPTS = 5
-
-
-class ReleaseError(ServeAppError):
-    """The version that is asked for does not serve; the sentence says why, and what does."""
 
 
 class Release(NamedTuple):

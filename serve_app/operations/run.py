@@ -22,13 +22,13 @@ import requests
 import yaml
 from urllib3.exceptions import InsecureRequestWarning
 
-from serve_app.api.keyring import read_keys
+from serve_app.api.key_file import read_keys
 from serve_app.components.loading import load_served_components, trust_of, verify_files
 from serve_app.config import Settings, load_settings, resolve_path
-from serve_app.errors import SettingsError
+from serve_app.errors import SettingsError, StartError
+from serve_app.operations import environment as environments
 from serve_app.operations import haproxy_front as front
 from serve_app.operations import ray_processes as nodes
-from serve_app.operations.ray_processes import StartError
 
 __all__ = ["Overrides", "Service", "run_service"]
 
@@ -90,8 +90,8 @@ def run_service(  # noqa: PLR0913 - each is a choice of whoever starts it
     document = _read_config(config, overrides)
     host, port, applications = _check_config(config, document)
     access_warnings = _check_access(host, applications)
-    notes = nodes.set_environment(environment)
-    nodes.check_port(host, port)
+    notes = environments.set_environment(environment)
+    environments.check_port(host, port)
     access_warnings += _check_ray_token()
     is_https = _hand_to_front(config, document, is_cluster=is_cluster)
     # Loading components takes seconds, and so does waiting for Ray's processes: both at once.

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from serve_app.errors import FieldProblem
+from serve_app.scoring.arrays import Array
 from serve_app.scoring.scorers import predicted_class_indices
 
 __all__ = ["AnswerEncoder"]
@@ -57,7 +57,7 @@ class AnswerEncoder:
 
     def encode(
         self,
-        probabilities: NDArray[np.float64],
+        probabilities: Array,
         warnings: Sequence[FieldProblem] = (),
         problems: Sequence[FieldProblem] = (),
         explanations: Sequence[object] = (),
@@ -94,7 +94,7 @@ class AnswerEncoder:
             yield (b"," if start else b"[") + self._encoder.encode(piece)[1:-1]
         yield b"]" if rows else b"[]"
 
-    def _answers(self, probabilities: NDArray[np.float64]) -> Iterator[_BinaryAnswer | _MulticlassAnswer]:
+    def _answers(self, probabilities: Array) -> Iterator[_BinaryAnswer | _MulticlassAnswer]:
         indices = predicted_class_indices(probabilities, self._threshold)
         predicted = probabilities[np.arange(len(probabilities)), indices].tolist()
         features, classes = self._selected_features, self._classes

@@ -9,7 +9,7 @@ import datetime as dt
 import math
 import re
 
-__all__ = ["NotANumberError", "excerpt", "read_boolean", "read_date", "read_money", "read_number", "read_percent"]
+__all__ = ["NotANumberError", "cell_text", "excerpt", "read_boolean", "read_date", "read_money", "read_number", "read_percent"]
 
 # Possessive, so that a text that is no number is given up after one look, not after one for each way to cut its digits in two.
 _NUMBER = re.compile(r"[+-]?+(?:\d++\.?+\d*+|\.\d++)(?:[eE][+-]?+\d++)?+", re.ASCII)
@@ -112,3 +112,20 @@ def _finite(text: str) -> float:
     if math.isinf(value):
         raise NotANumberError(f"{excerpt(text)} is too large for a 64-bit number")
     return value
+
+
+def cell_text(value: object) -> str:
+    """A typed value as the text that stands for it in JSON: null is empty, numbers have all their digits, dates are ISO 8601.
+
+    Raises:
+        TypeError: it is nested or binary.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (dt.date, dt.datetime)):
+        return value.isoformat()
+    if isinstance(value, (str, int, float)) or type(value).__name__ == "Decimal":
+        return str(value)
+    raise TypeError(f"a {type(value).__name__}, which is no cell of a table")

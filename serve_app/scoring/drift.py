@@ -19,13 +19,11 @@ from typing import Any, Self
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from serve_app.scoring.arrays import Array
 from serve_app.scoring.schema import Column
 
 __all__ = ["QUANTILES", "TOO_FEW_ROWS", "Bins", "Counts", "Distribution", "compare", "describe", "psi", "scores_of"]
-
-Array = NDArray[np.float64]
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _DECILES = np.arange(1, 10) / 10

@@ -20,15 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from serve_app.components.loading import Components
 from serve_app.errors import NotExplainableError
+from serve_app.scoring.arrays import Array
+from serve_app.scoring.features import FeatureEncoder
 from serve_app.scoring.schema import Column
-from serve_app.scoring.scorers import Step, standardise, take_apart
+from serve_app.scoring.scorers import Scorer, Step, standardise, take_apart
 from serve_app.scoring.trees import softmax
 
 __all__ = ["Explainer", "Explanation", "Reason"]
 
-Array = NDArray[np.float64]
 Scale = Literal["log_odds", "class_score", "probability"]
 
 _MOST_REASONS = 5
@@ -74,19 +74,24 @@ class Explainer:
     """Explains the answers of one model.
 
     Args:
-        components: the model's. Nothing is done with them before the first row is to be explained.
+        model: the fitted estimator. Nothing is done with it before the first row is to be explained.
+        encoder: makes the model's features.
+        scorer: gives the answers that are explained.
+        classes: of the answers, in the order of the probabilities.
     """
 
-    def __init__(self, components: Components) -> None:
-        self._components = components
-        self._columns = components.encoder.columns
+    def __init__(self, model: Any, encoder: FeatureEncoder, scorer: Scorer, classes: Sequence[Any]) -> None:
+        self._model = model
+        self._encoder = encoder
+        self._scorer = scorer
+        self._classes = classes
+        self._columns = encoder.columns
         position = {column.name: index for index, column in enumerate(self._columns)}
-        self._column_of = np.array([position[feature.column] for feature in components.encoder.features], dtype=np.intp)
-        self._classes = components.manifest.classes
+        self._column_of = np.array([position[feature.column] for feature in encoder.features], dtype=np.intp)
 
     @cached_property
     def _parts(self) -> _Parts:
-        apart = take_apart(self._components.model)
+        apart = take_apart(self._model)
         if apart is None:
             raise NotExplainableError("a step before the estimator makes other features of the columns")
         steps, estimator = apart
@@ -104,7 +109,7 @@ class Explainer:
         """
         if not len(values):
             return []
-        matrix = self._components.encoder.encode(values)
+        matrix = self._encoder.encode(values)
         classes = np.ones(len(values), dtype=np.intp) if len(self._classes) == 2 else np.asarray(predicted, dtype=np.intp)
         slices = [slice(start, start + _SLICE_ROWS) for start in range(0, len(matrix), _SLICE_ROWS)]
         found = [self._contributions(matrix[piece], classes[piece]) for piece in slices]
@@ -143,7 +148,7 @@ class Explainer:
         rows = np.arange(len(matrix))
         outputs = classes if len(parts.bases) > 1 else np.zeros_like(classes)
         explained = parts.probabilities(found.sum(axis=1) + parts.bases)[rows, outputs]
-        answered = self._components.scorer.score(matrix)[rows, classes]
+        answered = self._scorer.score(matrix)[rows, classes]
         if not (np.abs(explained - answered) <= _TOLERANCE).all():
             raise NotExplainableError("what its columns contribute does not add up to what was answered")
         return found[rows, :, outputs], parts.bases[outputs]

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from serve_app.scoring.arrays import Array
 from serve_app.scoring.schema import Column, Feature
 
 __all__ = ["FeatureEncoder", "NumericFit"]
@@ -57,7 +57,7 @@ class FeatureEncoder:
         """The largest absolute number that stays finite when it is standardised and weighed, with room to spare."""
         return 1e300 * min(1.0, *(float(scale) for scale in self._scales)) if len(self._scales) else 1e300
 
-    def encode(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def encode(self, values: Array) -> Array:
         """The matrix, shape (rows, features), of a values array of shape (rows, selected columns)."""
         matrix = np.empty((len(values), len(self.features)))
         numbers = values[:, self._number_sources]

@@ -19,29 +19,26 @@ A key that stands twice in an object counts with its last value.
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice, repeat
+from itertools import islice
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from serve_app.errors import FieldProblem, MalformedJSONError, NotRowsError, TooManyRowsError
-from serve_app.scoring.cells import NotANumberError, excerpt
-from serve_app.scoring.schema import READERS, Column
+from serve_app.scoring.arrays import Array
+from serve_app.scoring.cell_readers import FAST_CELLS, RowProblem, column_reader, json_kind
+from serve_app.scoring.cells import excerpt
+from serve_app.scoring.nesting import MAX_DEPTH, STRUCTURE, is_deeper, too_deep_at
+from serve_app.scoring.schema import Column
 
 __all__ = ["RowChunk", "RowParser"]
 
 _ROW_BOUNDARY = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*(?=\{)")
-_STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{},]', re.DOTALL)
-_STEPS = np.zeros(256, dtype=np.int8)  # what a byte outside of texts does to the depth
-_STEPS[list(b"[{")] = 1
-_STEPS[list(b"]}")] = -1
 _ESCAPED = re.compile(r'["\\\x00-\x1f]')
 _OFFSET = re.compile(r"\(byte (\d+)\)")
 _PIECE_BYTES = 256 * 1024  # about a millisecond of decoding: as long as a neighbour's request may have to wait
@@ -49,19 +46,9 @@ _THOROUGH_ROWS = 128  # the same of the row-by-row path
 _LARGE_PIECE_BYTES = 32 * _PIECE_BYTES
 _OBJECTS_PER_ROW = 4
 _DETAILED_ROWS = 1000  # so many bad rows of a request have all their problems named, the others their first
-_MAX_DEPTH = 200  # what no row needs; the decoder itself gives up between 900 and 1000
-_MAX_TOKENS = 100_000
-_MISSING = math.nan
-
-_FAST_CELLS: dict[str, Any] = {"categorical": str | None, "date": str | None, "boolean": bool | str | None}
-"""What a cell may be on the fast path, by kind; other kinds are numbers, as such or as text."""
-
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_raw_rows = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_number = msgspec.json.Decoder(float | str | None).decode
-_decode_boolean = msgspec.json.Decoder(bool | str | None).decode
-_decode_text = msgspec.json.Decoder(str | None).decode
 
 
 class RowChunk(NamedTuple):
@@ -71,7 +58,7 @@ class RowChunk(NamedTuple):
     warnings to good ones; both number rows within the request.
     """
 
-    values: NDArray[np.float64]
+    values: Array
     rows: int
     problems: Sequence[FieldProblem]
     warnings: Sequence[FieldProblem]
@@ -95,7 +82,7 @@ class RowParser:
         max_magnitude: float,
         max_rows: int,
         max_text_characters: int = sys.maxsize,
-        max_nesting: int = _MAX_DEPTH,
+        max_nesting: int = MAX_DEPTH,
     ) -> None:
         self.columns = tuple(columns)
         self._max_magnitude = max_magnitude
@@ -108,13 +95,13 @@ class RowParser:
         row_type = msgspec.defstruct(
             "Row",
             [
-                (attribute, _FAST_CELLS.get(column.kind, float | str | None))
+                (attribute, FAST_CELLS.get(column.kind, float | str | None))
                 for attribute, column in zip(attributes, self.columns, strict=True)
             ],
             rename=dict(zip(attributes, (column.name for column in self.columns), strict=True)) if is_renamable else None,
             gc=False,
         )
-        self._readers = [_column_reader(column, max_text_characters) for column in self.columns]
+        self._readers = [column_reader(column, max_text_characters) for column in self.columns]
         self._getters = [attrgetter(attribute) for attribute in attributes]
         decode = msgspec.json.Decoder(list[row_type] | row_type).decode  # type: ignore[valid-type]
         self._decode: Callable[[str], Any] = decode if is_renamable else _decode_nothing
@@ -164,7 +151,7 @@ class RowParser:
                 rows = decoded if type(decoded) is list else [decoded]
                 self._check_nesting(text, len(rows) if rows is decoded else 0)
                 return iter((self._columnar(rows, first_row),))
-        except (msgspec.ValidationError, _RowProblem):
+        except (msgspec.ValidationError, RowProblem):
             pass
         except (msgspec.DecodeError, RecursionError) as error:
             raise _malformed(error, text) from error
@@ -182,21 +169,21 @@ class RowParser:
         if _count(text, "{", most) + _count(text, "[", most) <= most:
             return
         max_depth = self._max_nesting + (text.lstrip()[:1] == "[")
-        if _is_deeper(text, max_depth):
-            raise _TooDeepError(f"nested more than {self._max_nesting} deep", _too_deep_at(text, max_depth))
+        if is_deeper(text, max_depth):
+            raise _TooDeepError(f"nested more than {self._max_nesting} deep", too_deep_at(text, max_depth))
 
     def _columnar(self, decoded: list[Any], first_row: int) -> RowChunk:
         """The fast path: column by column.
 
         Raises:
-            _RowProblem: some row is not fine.
+            RowProblem: some row is not fine.
         """
         values = np.empty((len(decoded), len(self.columns)))
         warnings: list[FieldProblem] = []
         for index, (getter, reader) in enumerate(zip(self._getters, self._readers, strict=True)):
             values[:, index] = reader.read_all(list(map(getter, decoded)), first_row, warnings)
         if (np.abs(values) > self._max_magnitude).any():
-            raise _RowProblem("not_a_number", "too large")
+            raise RowProblem("not_a_number", "too large")
         return RowChunk(values, len(decoded), (), warnings)
 
     def _row_by_row(self, raws: Iterator[msgspec.Raw], first_row: int, bad_rows: int) -> Iterator[RowChunk]:
@@ -235,19 +222,19 @@ class RowParser:
         try:
             fields = _decode_fields(raw)
         except msgspec.ValidationError:
-            message = f"row {row} is {_json_kind(raw)}, not an object"
+            message = f"row {row} is {json_kind(raw)}, not an object"
             problems.append(FieldProblem(row, None, "not_an_object", message))
             return []
         values = []
         for column, reader in zip(self.columns, self._readers, strict=True):
             try:
                 if column.name not in fields:
-                    raise _RowProblem("missing_field", "the field is missing")  # noqa: TRY301
+                    raise RowProblem("missing_field", "the field is missing")  # noqa: TRY301
                 value = reader.read_one(fields[column.name], row, warnings)
                 if abs(value) > self._max_magnitude:
-                    raise _RowProblem("not_a_number", "the number is too large")  # noqa: TRY301
+                    raise RowProblem("not_a_number", "the number is too large")  # noqa: TRY301
                 values.append(value)
-            except _RowProblem as problem:
+            except RowProblem as problem:
                 message = f"row {row}, field {excerpt(column.name)}: {problem.message}"
                 problems.append(FieldProblem(row, column.name, problem.code, message))
                 if len(problems) == max_problems:
@@ -257,108 +244,6 @@ class RowParser:
 
 class _TooDeepError(MalformedJSONError):
     """Nested too deeply, in a piece that was cut in the right place."""
-
-
-class _RowProblem(Exception):  # noqa: N818 - a signal within this module, never seen outside
-    """A cell that cannot be scored."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(code, message)
-        self.code = code
-        self.message = message
-
-
-class _NumberReader:
-    """Cells of a column whose cells become one number each: numeric, money, percent, boolean or date."""
-
-    def __init__(self, column: Column, max_text_characters: int) -> None:
-        self._max_text_characters = max_text_characters
-        self._null_is_refused = column.null == "reject"
-        self._read_text = READERS[column.kind]
-        self._decode: Callable[[msgspec.Raw], Any]
-        self._decode, self._what = {
-            "boolean": (_decode_boolean, "boolean"),
-            "date": (_decode_text, "date"),
-        }.get(column.kind, (_decode_number, "number"))
-
-    def read_all(self, cells: list[Any], first_row: int, warnings: list[FieldProblem]) -> Sequence[float]:
-        del first_row, warnings
-        read = self._read
-        return [cell if type(cell) is float else read(cell) for cell in cells]
-
-    def read_one(self, raw: msgspec.Raw, row: int, warnings: list[FieldProblem]) -> float:
-        del row, warnings
-        try:
-            return self._read(self._decode(raw))
-        except msgspec.ValidationError:
-            found = _json_kind(raw)
-            is_large = found == "a number" and self._what == "number"
-            reason = "the number is too large" if is_large else f"expected a {self._what}, got {found}"
-            raise _RowProblem(f"not_a_{self._what}", reason) from None
-
-    def _read(self, cell: float | str | None) -> float:  # a bool is a number, too
-        if isinstance(cell, (float, bool)):
-            return float(cell)
-        _check_length(cell, self._max_text_characters)
-        if cell is None or not cell.strip():
-            if self._null_is_refused:
-                raise _RowProblem("null_not_allowed", "the field is null")
-            return _MISSING
-        try:
-            return self._read_text(cell)
-        except NotANumberError as error:
-            raise _RowProblem(f"not_a_{self._what}", str(error)) from None
-
-
-class _CategoryReader:
-    """Cells of a categorical column, as the position of their level."""
-
-    def __init__(self, column: Column, max_text_characters: int) -> None:
-        self._column = column
-        self._max_text_characters = max_text_characters
-        self._codes: dict[str | None, float] = {level: float(code) for code, level in enumerate(column.levels)}
-        if column.null == "impute":
-            self._codes |= {None: _MISSING, "": _MISSING}
-
-    def read_all(self, cells: list[Any], first_row: int, warnings: list[FieldProblem]) -> Sequence[float]:
-        codes = list(map(self._codes.get, cells, repeat(None)))
-        if None not in codes:
-            return codes  # type: ignore[return-value]
-        return [
-            self._unusual(cells[index], first_row + index, warnings) if code is None else code
-            for index, code in enumerate(codes)
-        ]
-
-    def read_one(self, raw: msgspec.Raw, row: int, warnings: list[FieldProblem]) -> float:
-        kind = _json_kind(raw)
-        if kind in {"an object", "an array"}:
-            raise _RowProblem("not_a_category", f"expected text, got {kind}")
-        # A level may look like a number or a boolean: its JSON text is its name.
-        value = _decode_text(raw) if kind in {"text", "null"} else bytes(raw).decode()
-        code = self._codes.get(value)
-        return self._unusual(value, row, warnings) if code is None else code
-
-    def _unusual(self, cell: str | None, row: int, warnings: list[FieldProblem]) -> float:
-        _check_length(cell, self._max_text_characters)
-        if cell is None or not cell.strip():
-            if self._column.null == "reject":
-                raise _RowProblem("null_not_allowed", "the field is null")
-            return _MISSING
-        reason = f"{excerpt(cell)} is not one of its {len(self._column.levels)} known categories"
-        if self._column.unknown == "reject":
-            raise _RowProblem("unknown_category", reason)
-        message = f"row {row}, field {excerpt(self._column.name)}: {reason}; scored as if it were null"
-        warnings.append(FieldProblem(row, self._column.name, "unknown_category", message))
-        return _MISSING
-
-
-def _column_reader(column: Column, max_text_characters: int) -> _NumberReader | _CategoryReader:
-    return (_CategoryReader if column.is_categorical else _NumberReader)(column, max_text_characters)
-
-
-def _check_length(text: str | None, max_characters: int) -> None:
-    if text is not None and len(text) > max_characters:
-        raise _RowProblem("text_too_long", f"the text has more than {max_characters} characters")
 
 
 def _text(body: bytes | bytearray, start: int, end: int, prefix: str, suffix: str) -> str:
@@ -379,7 +264,7 @@ def _raw_rows(text: str) -> Iterator[msgspec.Raw]:
         raw = _decode_raw(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise _malformed(error, text) from error
-    kind = _json_kind(raw)
+    kind = json_kind(raw)
     if kind == "an object":
         return iter((raw,))
     if kind != "an array":
@@ -390,7 +275,7 @@ def _raw_rows(text: str) -> Iterator[msgspec.Raw]:
 def _elements(array: str) -> Iterator[msgspec.Raw]:
     """The elements of a JSON array one after the other, where all of them at once might fill the memory."""
     depth, start = 0, 0
-    for token in _STRUCTURE.finditer(array):
+    for token in STRUCTURE.finditer(array):
         mark = token[0]
         if mark in {"[", "{"}:
             depth += 1
@@ -410,14 +295,9 @@ def _decode_nothing(_text: str) -> Any:
     raise msgspec.ValidationError
 
 
-def _json_kind(raw: msgspec.Raw) -> str:
-    kinds = {b"{": "an object", b"[": "an array", b'"': "text", b"t": "a boolean", b"f": "a boolean", b"n": "null"}
-    return kinds.get(bytes(raw).lstrip()[:1], "a number")
-
-
 def _malformed(error: Exception, text: str) -> MalformedJSONError:
     if isinstance(error, RecursionError):
-        return MalformedJSONError("nested too deeply", _too_deep_at(text, _MAX_DEPTH))
+        return MalformedJSONError("nested too deeply", too_deep_at(text, MAX_DEPTH))
     reason = str(error).removeprefix("JSON is malformed: ")
     found = _OFFSET.search(reason)
     if found is None:
@@ -432,31 +312,3 @@ def _count(text: str, mark: str, most: int) -> int:
         count += 1
         at = text.find(mark, at + 1)
     return count
-
-
-def _is_deeper(text: str, max_depth: int) -> bool:
-    """Whether arrays and objects of a JSON text stand in each other more than ``max_depth`` deep.
-
-    A body of nothing but brackets must not take longer here than in the decoder: array by array, no loop over brackets.
-    """
-    plain = text.encode().replace(rb"\\", b"").replace(rb"\"", b"")  # now each quote begins or ends a text
-    is_in_text, depth = 0, 0
-    for start in range(0, len(plain), _PIECE_BYTES):
-        piece = np.frombuffer(plain, np.uint8, min(_PIECE_BYTES, len(plain) - start), start)
-        texts = (np.cumsum(piece == ord('"'), dtype=np.uint8) + is_in_text) & 1
-        depths = np.cumsum(_STEPS[piece] * (1 - texts), dtype=np.int32)
-        if depth + depths.max() > max_depth:
-            return True
-        is_in_text, depth = texts[-1], depth + int(depths[-1])
-    return False
-
-
-def _too_deep_at(text: str, max_depth: int) -> int:
-    """The byte at which nesting passes ``max_depth``, or where the search for it was given up."""
-    depth = end = 0
-    for token in islice(_STRUCTURE.finditer(text), _MAX_TOKENS):
-        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
-        end = token.start()
-        if depth > max_depth:
-            break
-    return len(text[:end].encode())

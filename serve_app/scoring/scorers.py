@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from serve_app.errors import ComponentsError
+from serve_app.scoring.arrays import Array
 from serve_app.scoring.schema import Column
 from serve_app.scoring.sklearn_scorers import BlockScorer, EstimatorScorer, answers_depend_on_the_batch
 from serve_app.scoring.trees import BoostedTreesScorer, compile_trees, softmax
@@ -31,7 +32,7 @@ __all__ = [
     "take_apart",
 ]
 
-Step = tuple[NDArray[np.float64] | None, Any, Any]
+Step = tuple[Array | None, Any, Any]
 """What replaces a missing number (or None), what is taken away and what it is divided by; each of shape (features,)."""
 _BLOCK_ROWS = 32
 
@@ -44,7 +45,7 @@ class Scorer(Protocol):
 
     scored_by: str
 
-    def score(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    def score(self, matrix: Array) -> Array:
         """Probabilities of shape (rows, classes) for a C-ordered float64 matrix of shape (rows, features)."""
         ...
 
@@ -59,11 +60,11 @@ class LinearBinaryScorer:
 
     scored_by = "compiled coefficients"
 
-    def __init__(self, coefficients: NDArray[np.float64], intercept: float) -> None:
+    def __init__(self, coefficients: Array, intercept: float) -> None:
         self._coefficients = np.ascontiguousarray(coefficients, dtype=np.float64)
         self._intercept = float(intercept)
 
-    def score(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    def score(self, matrix: Array) -> Array:
         """Probabilities of shape (rows, 2), the positive class second."""
         log_odds = np.einsum("ij,j->i", matrix, self._coefficients)
         log_odds += self._intercept
@@ -83,11 +84,11 @@ class LinearMulticlassScorer:
 
     scored_by = "compiled coefficients"
 
-    def __init__(self, coefficients: NDArray[np.float64], intercepts: NDArray[np.float64]) -> None:
+    def __init__(self, coefficients: Array, intercepts: Array) -> None:
         self._coefficients = np.ascontiguousarray(coefficients, dtype=np.float64)
         self._intercepts = np.asarray(intercepts, dtype=np.float64)
 
-    def score(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    def score(self, matrix: Array) -> Array:
         """Probabilities of shape (rows, classes)."""
         sums = np.empty((len(matrix), len(self._coefficients)))
         for index, coefficients in enumerate(self._coefficients):
@@ -109,12 +110,12 @@ class StandardisingScorer:
         self._scorer = scorer
         self.scored_by = scorer.scored_by
 
-    def score(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    def score(self, matrix: Array) -> Array:
         """Probabilities of shape (rows, classes) for a matrix of shape (rows, features)."""
         return self._scorer.score(standardise(matrix, self._steps))
 
 
-def standardise(matrix: NDArray[np.float64], steps: Sequence[Step]) -> NDArray[np.float64]:
+def standardise(matrix: Array, steps: Sequence[Step]) -> Array:
     """The matrix as steps leave it; of as many features."""
     for imputed, mean, scale in steps:
         filled = matrix if imputed is None else np.where(np.isnan(matrix), imputed, matrix)
@@ -154,7 +155,7 @@ def compile_scorer(estimator: Any, columns: Sequence[Column] = ()) -> Scorer:
     raise ComponentsError("model.pkl", f"{name} on {len(getattr(estimator, 'classes_', ()))} classes cannot be served")
 
 
-def settle(scorer: Scorer, matrix: NDArray[np.float64]) -> Scorer:
+def settle(scorer: Scorer, matrix: Array) -> Scorer:
     """A scorer whose answer to a row does not depend on the rows beside it, as measured on rows like those of ``matrix``."""
     if not answers_depend_on_the_batch(scorer.score, matrix):
         return scorer
@@ -195,7 +196,7 @@ def _compile_step(step: Any) -> Step | None:
     return None
 
 
-def predicted_class_indices(probabilities: NDArray[np.float64], threshold: float) -> NDArray[np.intp]:
+def predicted_class_indices(probabilities: Array, threshold: float) -> NDArray[np.intp]:
     """Which class each row is given: shape (rows,).
 
     Of two classes the second, the positive one, from ``threshold`` on; of more the most probable.

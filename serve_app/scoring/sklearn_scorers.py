@@ -13,13 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from serve_app.scoring.arrays import Array
 from serve_app.scoring.schema import Column
 
 __all__ = ["BlockScorer", "EstimatorScorer", "answers_depend_on_the_batch"]
-
-Array = NDArray[np.float64]
 
 _PROBE_ROWS = 300
 _SINGLE_ROWS = 40

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-__all__ = ["BoostedTreesScorer", "TreeEnsembleScorer", "compile_trees", "softmax"]
+from serve_app.scoring.arrays import Array
 
-Array = NDArray[np.float64]
+__all__ = ["BoostedTreesScorer", "TreeEnsembleScorer", "compile_trees", "softmax"]
 
 _MAX_STEPS = 4_000_000  # trees times rows that are walked at once: their arrays stay under 100 MB
 _SMALL_BATCH_ROWS = 64

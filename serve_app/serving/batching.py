@@ -6,19 +6,15 @@ Owns how many rows and batches go together and when. Knows no model, no request 
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
+from serve_app.scoring.arrays import Array
 
-__all__ = ["RowBatcher", "concatenate", "count_rows", "split"]
+__all__ = ["RowBatcher"]
 
-Array = NDArray[np.float64]
 Result = Array | Exception
 BatchFunction = Callable[[list[Array]], Awaitable[Sequence[Result]]]
-
 _MOST_TURNS = 64
 """Of the event loop, that a batch waits for more: endless traffic must not hold it up. A few milliseconds when each brings
 a request."""
@@ -104,19 +100,3 @@ class RowBatcher:
             results.append(result)
             rows += len(array)
         return arrays, results
-
-
-def concatenate(arrays: Sequence[Array]) -> Array:
-    """The rows of all arrays; one array alone is not copied."""
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-
-
-def split(merged: Array, batch: Sequence[Array]) -> list[Array]:
-    """``merged`` cut into as many rows as each array of ``batch`` has."""
-    edges = itertools.accumulate(map(len, batch), initial=0)
-    return [merged[start:end] for start, end in itertools.pairwise(edges)]  # np.split takes five times as long
-
-
-def count_rows(batch: Sequence[Array]) -> int:
-    """The rows of all arrays."""
-    return sum(map(len, batch))

@@ -16,15 +16,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import ray
-from numpy.typing import NDArray
 
+from serve_app.scoring.arrays import Array
 from serve_app.scoring.drift import TOO_FEW_ROWS, Counts, Distribution, compare, scores_of
 
 __all__ = ["PANES", "PANE_S", "Collector", "DriftWatch"]
-
-Array = NDArray[np.float64]
 
 PANE_S = 300
 PANES = 12

@@ -16,19 +16,16 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from ray.serve import metrics
 
-from serve_app.components.loading import Components
+from serve_app.components.compiled import Components
 from serve_app.errors import FieldProblem
+from serve_app.scoring.arrays import Array, concatenate
 from serve_app.scoring.rows import RowChunk
 from serve_app.scoring.scorers import predicted_class_indices
-from serve_app.serving.batching import concatenate
 from serve_app.serving.drift_window import DriftWatch
 
 __all__ = ["BATCH_ROWS_BOUNDARIES", "ReplicaMetrics"]
-
-Array = NDArray[np.float64]
 
 BATCH_ROWS_BOUNDARIES = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10000.0]
 _FLUSH_INTERVAL_S = 1.0

@@ -10,11 +10,11 @@ import logging
 import random
 
 import numpy as np
-from numpy.typing import NDArray
 from ray.serve import metrics
 
 from serve_app.config import Limits
 from serve_app.errors import RequestError, ScoringError
+from serve_app.scoring.arrays import Array
 from serve_app.scoring.scorers import predicted_class_indices
 from serve_app.serving.pipeline import Pipeline, Scored
 
@@ -96,7 +96,7 @@ class Shadow:
         finally:
             self._held_bytes -= len(body)
 
-    def _record(self, answered: Pipeline, expected: NDArray[np.float64], found: NDArray[np.float64]) -> None:
+    def _record(self, answered: Pipeline, expected: Array, found: Array) -> None:
         if len(expected) == 0:
             return
         ours, theirs = answered.components.manifest, self.pipeline.components.manifest

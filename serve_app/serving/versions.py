@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
+from time import perf_counter
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from serve_app.components.loading import Components, load_components, load_served_components, trust_of
+from serve_app.components.compiled import Components
+from serve_app.components.loading import load_components, load_served_components, trust_of
 from serve_app.components.signature import Trust
 from serve_app.config import Settings, resolve_path
 from serve_app.errors import ComponentsError, SettingsError
 
-__all__ = ["ModelReference", "ModelStore", "Rollout", "Trial", "read_rollout"]
+__all__ = ["ModelReference", "ModelStore", "Retry", "Rollout", "Trial", "load_or_reject", "read_or_keep", "read_rollout"]
 
 _logger = logging.getLogger("ray.serve")  # the logger whose records Ray Serve keeps with the replica's
 _MOST_REJECTED = 10
 Held = TypeVar("Held")
 Share = Annotated[float, Meta(ge=0, le=1)]
+_RETRY_S, _LONGEST_RETRY_S = 5.0, 60.0  # what could not be used is tried again after so long, then after twice that, and so on
 
 
 class ModelReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -180,3 +183,43 @@ class ModelStore(Generic[Held]):
         kept = {self._digests[reference] for reference in references if reference in self._digests}
         self._held = {digest: held for digest, held in self._held.items() if digest in kept or digest == self._base_digest}
         self._digests = {reference: digest for reference, digest in self._digests.items() if digest in self._held}
+
+
+class Retry:
+    """Tries again, ever more seldom, what may come right by itself; asked whenever Ray Serve asks for a replica's health."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[None] | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Begins anew: there is something else to try."""
+        self._pause_s = _RETRY_S
+        self._next = perf_counter() + self._pause_s
+
+    def maybe(self, attempt: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Begins another attempt when it is time for one and none runs."""
+        if perf_counter() < self._next or (self._task is not None and not self._task.done()):
+            return
+        self._pause_s = min(2 * self._pause_s, _LONGEST_RETRY_S)
+        self._next = perf_counter() + self._pause_s
+        self._task = asyncio.get_running_loop().create_task(attempt())
+
+
+def read_or_keep(user_config: dict[str, Any] | None) -> Rollout | None:
+    """The rollout that ``user_config`` describes; None, and a log record, where it is invalid."""
+    try:
+        return read_rollout(user_config)
+    except SettingsError:
+        _logger.exception("the replica goes on as it was")
+        return None
+
+
+async def load_or_reject(models: ModelStore[Any], reference: ModelReference) -> str:
+    """Loads a version; empty, or the reason why it cannot be used."""
+    try:
+        await models.load(reference)
+    except ComponentsError as error:
+        return str(error)
+    models.accept(reference)
+    return ""

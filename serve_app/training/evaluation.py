@@ -12,11 +12,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from serve_app.scoring.arrays import Array
 from serve_app.scoring.scorers import predicted_class_indices
 
 __all__ = ["ThresholdRule", "choose_threshold", "leaking_columns", "measure"]
-
-Array = NDArray[np.float64]
 
 LEAK_AUC = 0.99
 _LEAK_ROWS = 10_000

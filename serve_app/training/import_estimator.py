@@ -18,17 +18,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.components.loading import Draft, Manifest
+from serve_app.components.manifest import Draft, Manifest
 from serve_app.errors import ComponentsError, SettingsError, TableError
 from serve_app.scoring import drift
+from serve_app.scoring.arrays import Array
 from serve_app.scoring.cells import excerpt
 from serve_app.scoring.schema import Column, Feature, Schema
 from serve_app.scoring.sklearn_scorers import EstimatorScorer
-from serve_app.training.tables import Inferred, Table, infer_schema, is_null, read_column, read_table
+from serve_app.training.column_kinds import Inferred, infer_schema
+from serve_app.training.tables import Table, is_null, read_column, read_table
 
 __all__ = ["import_estimator"]
-
-Array = NDArray[np.float64]
 
 _GOLDEN_ROWS = 20
 _COMPARED_ROWS = 1000

@@ -22,7 +22,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.components.loading import numeric_fits
+from serve_app.components.compiled import numeric_fits
+from serve_app.scoring.arrays import Array
 from serve_app.scoring.cells import excerpt
 from serve_app.scoring.features import FeatureEncoder, NumericFit
 from serve_app.scoring.schema import Feature, Schema
@@ -30,7 +31,6 @@ from serve_app.scoring.scorers import compile_scorer
 
 __all__ = ["METHODS", "Fitted", "Method", "UnfitTableError"]
 
-Array = NDArray[np.float64]
 Method = Literal["two-stage", "logit", "trees"]
 
 

@@ -16,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.atomic_files import replacing
-from serve_app.components.loading import Manifest
+from serve_app.components.manifest import Manifest
+from serve_app.scoring.arrays import Array
 from serve_app.scoring.drift import Bins
 from serve_app.training.evaluation import measure
-from serve_app.training.train import Evidence, TrainingReport
+from serve_app.training.results import Evidence, TrainingReport
 
 __all__ = ["importances", "write_drift_report", "write_report"]
-
-Array = NDArray[np.float64]
 
 _IMPORTANCE_ROWS = 2000
 _THRESHOLDS = np.arange(1, 20) / 20

@@ -7,11 +7,10 @@ fitted methods.py's, what a figure is evaluation.py's. Knows no particular table
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,119 +18,26 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.components.loading import Draft, Manifest
+from serve_app.components.manifest import Draft, Manifest
 from serve_app.errors import SettingsError
 from serve_app.scoring import drift
+from serve_app.scoring.arrays import Array
 from serve_app.scoring.cells import excerpt
 from serve_app.scoring.schema import Feature, Schema, UnknownPolicy, selected_columns
+from serve_app.training.column_kinds import Correction, infer_schema
 from serve_app.training.evaluation import ThresholdRule, choose_threshold, leaking_columns, measure
 from serve_app.training.methods import METHODS, Fitted, Method, UnfitTableError
-from serve_app.training.tables import Correction, Table, infer_schema, is_null, read_column, read_table
+from serve_app.training.results import FIGURES, CrossValidation, Evidence, TrainingReport
+from serve_app.training.tables import Table, is_null, read_column, read_table
 
-__all__ = ["CrossValidation", "Evidence", "TrainingReport", "train"]
-
-Array = NDArray[np.float64]
+__all__ = ["Array", "train"]
 
 _VALIDATION_SHARE = 0.2
 _MIN_ROWS_PER_CLASS = 5  # so that one of them is held back
 _MAX_CLASSES = 100
 _GOLDEN_ROWS = 20
 _DEFAULT_FOLDS = 5  # where a rule for the threshold needs some, and none were asked for
-_FIGURES = ("auc", "log_loss", "accuracy")
 _INTEGER = re.compile(r"[+-]?\d{1,15}", re.ASCII)
-
-
-@dataclass(frozen=True)
-class CrossValidation:
-    """Figures of models that were each fitted without one fold of the training rows, measured on that fold."""
-
-    folds: int
-    means: Mapping[str, float]
-    deviations: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the figures were made of, for whoever draws them.
-
-    ``values`` has shape (rows, columns of the schema), ``classes`` the position of each row's class; ``fitted`` and
-    ``held_back`` number rows, ``probabilities`` belong to those held back. ``score`` gives probabilities of values.
-    """
-
-    schema: Schema
-    class_names: Sequence[str]
-    values: Array
-    classes: NDArray[np.intp]
-    fitted: NDArray[np.intp]
-    held_back: NDArray[np.intp]
-    probabilities: Array
-    score: Callable[[Array], Array]
-
-
-@dataclass(frozen=True)
-class TrainingReport:
-    """How well the model does on the rows that it was fitted on, and on those that were held back.
-
-    ``coefficients`` and ``standard_errors`` stand by feature, in the order of the model; the errors are infinite where the rows
-    do not determine the coefficients. Only a logit of two classes has coefficients, only one without a penalty has errors.
-    ``null_shares`` are those of the columns that the model uses, among the rows that it was fitted on. ``left_out`` says of the
-    columns of no use why, ``leaks`` of those that know too much the AUC that they alone give. ``positive_share`` is None of
-    three or more classes, ``cross_validation`` where none was asked for.
-    """
-
-    method: Method
-    train_rows: int
-    validation_rows: int
-    class_shares: Mapping[str, float]
-    train_positive_share: float | None
-    validation_positive_share: float | None
-    train_auc: float
-    validation_auc: float
-    train_log_loss: float
-    validation_log_loss: float
-    train_accuracy: float
-    validation_accuracy: float
-    threshold_rule: ThresholdRule
-    cross_validation: CrossValidation | None
-    coefficients: dict[str, float]
-    standard_errors: dict[str, float]
-    null_shares: dict[str, float]
-    left_out: Mapping[str, str]
-    leaks: Mapping[str, float]
-    evidence: Evidence = field(compare=False, repr=False)
-
-    @property
-    def rows(self) -> int:
-        """All rows of the table."""
-        return self.train_rows + self.validation_rows
-
-    def as_json(self) -> dict[str, Any]:
-        """The same in values of JSON, as the manifest holds it."""
-        figures: dict[str, Any] = {
-            figure: {part: getattr(self, f"{part}_{figure}") for part in ("train", "validation")}
-            for figure in ("rows", "positive_share", *_FIGURES)
-        }
-        if self.train_positive_share is None:
-            del figures["positive_share"]
-        errors = {name: error if math.isfinite(error) else None for name, error in self.standard_errors.items()}
-        said = {
-            "method": self.method,
-            **figures,
-            "class_shares": dict(self.class_shares),
-            "threshold": self.threshold_rule.as_json(),
-            "coefficients": self.coefficients,
-            "standard_errors": errors,
-            "null_shares": self.null_shares,
-            "left_out": dict(self.left_out),
-            "leaks": dict(self.leaks),
-        }
-        if self.cross_validation is not None:
-            folds = self.cross_validation
-            said["cross_validation"] = {
-                "folds": folds.folds,
-                **{name: {"mean": folds.means[name], "deviation": folds.deviations[name]} for name in _FIGURES},
-            }
-        return said
 
 
 @dataclass(frozen=True)
@@ -298,7 +204,7 @@ class _OutOfFold:
         figures = [
             measure(classes[self.fold == number], self.probabilities[self.fold == number], threshold) for number in range(folds)
         ]
-        by_name = {name: np.array([figure[name] for figure in figures]) for name in _FIGURES}
+        by_name = {name: np.array([figure[name] for figure in figures]) for name in FIGURES}
         return CrossValidation(
             folds,
             {name: float(found.mean()) for name, found in by_name.items()},
@@ -343,7 +249,7 @@ def _shares(classes: NDArray[np.intp], count: int) -> list[float]:
     return shares
 
 
-def _standard_errors(matrix: NDArray[np.float64], probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+def _standard_errors(matrix: Array, probabilities: Array) -> Array:
     """Roots of the diagonal of (X'WX)⁻¹, W = p (1 - p): the inverse Hessian of the coefficients' log-likelihood."""
     hessian = matrix.T @ (matrix * (probabilities * (1 - probabilities))[:, np.newaxis])
     eigenvalues = np.linalg.eigvalsh(hessian)
@@ -352,7 +258,7 @@ def _standard_errors(matrix: NDArray[np.float64], probabilities: NDArray[np.floa
     return np.sqrt(np.diag(np.linalg.inv(hessian)))
 
 
-def _by_name(features: Sequence[Feature], figures: NDArray[np.float64]) -> dict[str, float]:
+def _by_name(features: Sequence[Feature], figures: Array) -> dict[str, float]:
     return {feature.name: float(figure) for feature, figure in zip(features, figures, strict=True)}
 
 

@@ -18,7 +18,7 @@ from support.scoring import score
 from support.serving import wait_until
 from support.steady_load import SteadyLoad
 
-from serve_app.components.loading import Components
+from serve_app.components.compiled import Components
 from serve_app.config import PROJECT_ROOT
 from serve_app.training.train import train
 

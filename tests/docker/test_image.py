@@ -22,7 +22,7 @@ from support.certificates import write_certificate
 from support.containers import EXAMPLE, EXPECTED, IMAGE, docker, inspect, mountable
 from support.serving import free_port, wait_until
 
-from serve_app.components.loading import Components
+from serve_app.components.compiled import Components
 from serve_app.config import PROJECT_ROOT
 from serve_app.exercise.published_model import draft_reference, load_published_model
 

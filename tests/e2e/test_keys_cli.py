@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.api.keyring import read_keys
+from serve_app.api.key_file import read_keys
 from serve_app.config import PROJECT_ROOT
 
 pytestmark = pytest.mark.e2e

@@ -18,7 +18,7 @@ from support.serving import run_command, serve, wait_for_direct_way, write_confi
 from support.steady_load import Outcome
 from support.variants import publish_variant
 
-from serve_app.components.loading import Components
+from serve_app.components.compiled import Components
 
 _ROWS = pytest.StashKey[list[str]]()
 _BEGIN, _END = "<!-- table: make faults -->\n", "<!-- end of table -->\n"

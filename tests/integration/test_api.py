@@ -16,7 +16,7 @@ import pytest
 import requests
 from support.serving import Server
 
-from serve_app.components.loading import Components
+from serve_app.components.compiled import Components
 
 
 def cell(example: dict[str, Any], column: str, raw: str) -> str:

@@ -21,10 +21,12 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from support.own_tables import write_csv
 from support.scoring import score
 
-from serve_app.components.loading import Components, save_components
+from serve_app.components.compiled import Components
+from serve_app.components.saving import save_components
 from serve_app.config import Settings
 from serve_app.errors import NotScorableError, ScoringError
-from serve_app.serving.preprocessor import Classifier, Preprocessor
+from serve_app.serving.classifier import Classifier
+from serve_app.serving.preprocessor import Preprocessor
 from serve_app.training.import_estimator import import_estimator
 
 Array = NDArray[np.float64]
@@ -208,7 +210,7 @@ def test_the_fused_topology_answers_the_same_without_a_hop(graph: Graph, make_ro
 
 
 def test_other_components_in_the_classifier_are_noticed(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve_app.serving.preprocessor._ARRIVAL_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("serve_app.serving.classifier._ARRIVAL_TIMEOUT_S", 0.1)
     answer = asyncio.run(graph.handle._classifier.score("another digest", b""))
     assert isinstance(answer, ScoringError)
     assert "different model components" in str(answer)

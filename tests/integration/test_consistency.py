@@ -18,7 +18,7 @@ import pytest
 from support.scoring import score
 from support.serving import Server
 
-from serve_app.components.loading import Components
+from serve_app.components.compiled import Components
 from serve_app.config import PROJECT_ROOT
 from serve_app.exercise.stand_in_data import generate
 

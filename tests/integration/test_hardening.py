@@ -30,7 +30,7 @@ import yaml
 from ray.serve.generated import serve_pb2, serve_pb2_grpc
 from support.serving import Server, run_command, serve, wait_until, write_config
 
-from serve_app.api.keyring import make_key, read_keys, revoke_key
+from serve_app.api.key_file import make_key, read_keys, revoke_key
 from serve_app.config import PROJECT_ROOT
 
 README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")

@@ -13,7 +13,8 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from support.serving import Server, free_port, run_command, serve, wait_until, write_config
 
-from serve_app.components.loading import Components, save_components
+from serve_app.components.compiled import Components
+from serve_app.components.saving import save_components
 from serve_app.config import PROJECT_ROOT
 from serve_app.training.train import train
 

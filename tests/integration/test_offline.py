@@ -14,7 +14,8 @@ import pytest
 from support.own_tables import mixed_table, rows_of, write_csv
 from support.scoring import score
 
-from serve_app.components.loading import Components, save_components
+from serve_app.components.compiled import Components
+from serve_app.components.saving import save_components
 from serve_app.config import PROJECT_ROOT
 from serve_app.offline.pieces import plan
 from serve_app.training.train import train

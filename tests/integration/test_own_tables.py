@@ -24,12 +24,15 @@ from support.own_tables import bundled_table, mixed_table, rows_of, write_csv
 from support.scoring import score
 from support.serving import Server, run_command, serve, wait_until, write_config
 
-from serve_app.components.loading import Components, load_components, save_components
+from serve_app.components.compiled import Components
+from serve_app.components.loading import load_components
+from serve_app.components.saving import save_components
 from serve_app.offline.pieces import plan
 from serve_app.offline.score_files import score_piece
 from serve_app.training.import_estimator import import_estimator
 from serve_app.training.methods import Method
-from serve_app.training.train import TrainingReport, train
+from serve_app.training.results import TrainingReport
+from serve_app.training.train import train
 
 MODELS: dict[str, tuple[str, Method]] = {
     "breast_cancer": ("class", "logit"),

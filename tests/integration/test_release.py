@@ -18,7 +18,7 @@ from support.serving import Server, run_command, serve, wait_until, write_config
 from support.steady_load import SteadyLoad
 from support.variants import publish_variant
 
-from serve_app.components.loading import Components
+from serve_app.components.compiled import Components
 from serve_app.config import PROJECT_ROOT
 
 RELEASED = ("1.5.0", "2.0.0", "3.0.0")

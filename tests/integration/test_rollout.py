@@ -13,10 +13,12 @@ import pytest
 from ray import serve
 from support.variants import publish_variant
 
-from serve_app.components.loading import Components
+from serve_app.components.compiled import Components
 from serve_app.config import Settings
 from serve_app.errors import ComponentsError, ScoringError
-from serve_app.serving.preprocessor import Classifier, Preprocessor, _Retry
+from serve_app.serving.classifier import Classifier
+from serve_app.serving.preprocessor import Preprocessor
+from serve_app.serving.versions import Retry
 
 
 class InProcessHandle:
@@ -128,7 +130,7 @@ def test_matrices_of_two_versions_in_one_batch_are_scored_each_by_its_own(graph:
 
 
 def test_a_classifier_lets_go_of_what_was_named_before_the_last_change(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve_app.serving.preprocessor._ARRIVAL_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("serve_app.serving.classifier._ARRIVAL_TIMEOUT_S", 0.1)
     matrix = b"\0" * 8 * len(graph.two.manifest.features)
 
     async def steps() -> None:
@@ -146,8 +148,8 @@ def test_a_classifier_lets_go_of_what_was_named_before_the_last_change(graph: Gr
 def test_a_version_that_cannot_be_used_never_serves_and_says_why(
     graph: Graph, damage: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("serve_app.serving.preprocessor._ARRIVAL_TIMEOUT_S", 0.1)
-    monkeypatch.setattr("serve_app.serving.pipeline._ARRIVAL_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("serve_app.serving.classifier._ARRIVAL_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("serve_app.serving.matrix_scorers._ARRIVAL_TIMEOUT_S", 0.1)
     bad = graph.named("three")
     if damage == "gone":
         shutil.rmtree(graph.folder / "three")
@@ -192,7 +194,7 @@ async def settle(graph: Graph) -> None:
 def test_a_replica_that_starts_while_the_classifier_is_away_takes_the_serving_version_once_it_is_back(
     graph: Graph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve_app.serving.preprocessor._RETRY_S", 0)
+    monkeypatch.setattr("serve_app.serving.versions._RETRY_S", 0)
 
     async def steps() -> list[str]:
         graph.handle.failure = ConnectionError("away")
@@ -206,7 +208,7 @@ def test_a_replica_that_starts_while_the_classifier_is_away_takes_the_serving_ve
 
 
 def test_what_was_not_there_is_loaded_once_it_is(graph: Graph, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("serve_app.serving.preprocessor._RETRY_S", 0)
+    monkeypatch.setattr("serve_app.serving.versions._RETRY_S", 0)
     away = tmp_path / "away"
     (graph.folder / "two").rename(away)
 
@@ -224,13 +226,13 @@ def test_an_attempt_is_made_ever_more_seldom_and_only_while_something_is_missing
     graph: Graph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, attempts = [0.0], [0]
-    monkeypatch.setattr("serve_app.serving.preprocessor.perf_counter", lambda: now[0])
+    monkeypatch.setattr("serve_app.serving.versions.perf_counter", lambda: now[0])
 
     async def attempt() -> None:
         attempts[0] += 1
 
     async def steps() -> list[int]:
-        retry = _Retry()
+        retry = Retry()
         seen: list[int] = []
         for _ in range(200):
             now[0] += 1
@@ -246,7 +248,7 @@ def test_an_attempt_is_made_ever_more_seldom_and_only_while_something_is_missing
 def test_a_matrix_that_comes_to_a_classifier_without_its_version_is_sent_to_another(
     graph: Graph, example: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve_app.serving.preprocessor._ARRIVAL_TIMEOUT_S", 0)
+    monkeypatch.setattr("serve_app.serving.classifier._ARRIVAL_TIMEOUT_S", 0)
 
     async def steps() -> list[bytes]:
         await graph.reconfigure(serving=graph.named("two"))

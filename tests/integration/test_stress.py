@@ -24,7 +24,7 @@ import pytest
 import requests
 from support.serving import Server, free_port, wait_until
 
-from serve_app.components.loading import Components
+from serve_app.components.compiled import Components
 from serve_app.config import PROJECT_ROOT
 from serve_app.exercise.stand_in_data import generate
 from serve_app.offline.expected_answers import write_expectations

@@ -15,7 +15,9 @@ from typing import Any
 import requests
 from support.serving import free_port, wait_until
 
-from serve_app.components.loading import Components, Draft, save_components
+from serve_app.components.compiled import Components
+from serve_app.components.manifest import Draft
+from serve_app.components.saving import save_components
 from serve_app.config import PROJECT_ROOT
 
 __all__ = ["IMAGE", "Compose", "docker", "inspect", "kill_main_process", "mountable", "provide_image"]

@@ -16,7 +16,7 @@ from support.serving import Server, direct_replicas, wait_until
 from support.steady_load import SteadyLoad
 
 from serve_app.config import PROJECT_ROOT
-from serve_app.operations.ray_processes import read_environment
+from serve_app.operations.environment import read_environment
 
 __all__ = ["AT_LENGTH", "ROOM", "SOAK_SECONDS", "Target"]
 

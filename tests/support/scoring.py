@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.components.loading import Components
+from serve_app.components.compiled import Components
 
 __all__ = ["score"]
 

@@ -22,7 +22,8 @@ import requests
 import yaml
 
 from serve_app.config import PROJECT_ROOT
-from serve_app.operations import ray_processes as nodes
+from serve_app.operations.haproxy_admin import HAProxyAdmin, admin_sockets
+from serve_app.operations.process_tree import processes_under
 
 __all__ = [
     "Server",
@@ -142,8 +143,8 @@ def wait_for_direct_way(server: Server) -> None:
 
 def direct_replicas(server: Server) -> int:
     """How many Preprocessor replicas HAProxy sends requests to."""
-    for path in nodes._admin_sockets(nodes._processes_under(server.process, "haproxy")):
-        with contextlib.suppress(OSError), contextlib.closing(nodes._HAProxyAdmin(path)) as admin:
+    for path in admin_sockets(processes_under(server.process, "haproxy")):
+        with contextlib.suppress(OSError), contextlib.closing(HAProxyAdmin(path)) as admin:
             return sum("Preprocessor" in row["svname"] and row["status"] == "UP" for row in admin.statistics())
     return 0
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from serve_app.components.loading import Components, save_components
+from serve_app.components.compiled import Components
+from serve_app.components.saving import save_components
 from serve_app.exercise.published_model import draft_reference, load_published_model
 
 __all__ = ["publish_variant"]

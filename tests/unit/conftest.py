@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from serve_app.components.loading import Components
+from serve_app.components.compiled import Components
 from serve_app.exercise.stand_in_data import generate
 from serve_app.offline.expected_answers import write_expectations
 from stress.dataset import Dataset, load_dataset

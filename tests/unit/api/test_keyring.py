@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from serve_app.api.keyring import Keyring, make_key, read_keys, revoke_key
+from serve_app.api.key_file import make_key, read_keys, revoke_key
+from serve_app.api.keyring import Keyring
 from serve_app.config import AccessSettings
 from serve_app.errors import ForbiddenError, KeysError, TooManyRequestsError, UnauthorizedError
 

@@ -9,7 +9,8 @@ import pytest
 from support.own_tables import mixed_table, rows_of, write_csv
 
 from serve_app.api.openapi import openapi_document
-from serve_app.components.loading import Components, save_components
+from serve_app.components.compiled import Components
+from serve_app.components.saving import save_components
 from serve_app.config import Limits
 from serve_app.training.train import train
 

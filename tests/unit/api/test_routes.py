@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 import pytest
 from starlette.exceptions import HTTPException
 
+from serve_app.api.body import ClientGoneError, read_body
 from serve_app.api.body_budget import Admission, Held
 from serve_app.api.inflate import Inflater
-from serve_app.api.keyring import Scope, make_key
-from serve_app.api.routes import _ClientGoneError, _error_response, _read_body, build_http_app
-from serve_app.components.loading import Components
+from serve_app.api.key_file import Scope, make_key
+from serve_app.api.responses import error_response
+from serve_app.api.routes import build_http_app
+from serve_app.components.compiled import Components
 from serve_app.config import AccessSettings, Limits, Settings
 from serve_app.errors import (
     BodyTooLargeError,
@@ -33,7 +35,7 @@ LIMITS = Limits(max_body_bytes=10, idle_timeout_s=0.05, read_timeout_s=0.2)
 
 
 def read(parts: Iterable[dict[str, Any] | None], headers: Iterable[tuple[bytes, bytes]] = (), limits: Limits = LIMITS) -> bytes:
-    """What _read_body makes of the messages of a client; None is a client that says nothing more."""
+    """What read_body makes of the messages of a client; None is a client that says nothing more."""
     messages = iter(parts)
     taken = []
 
@@ -45,7 +47,7 @@ def read(parts: Iterable[dict[str, Any] | None], headers: Iterable[tuple[bytes, 
         assert message is not None
         return message
 
-    return bytes(asyncio.run(_read_body({"headers": list(headers)}, receive, limits, Held(Admission(10**9)))))
+    return bytes(asyncio.run(read_body({"headers": list(headers)}, receive, limits, Held(Admission(10**9)))))
 
 
 def part(body: bytes, *, more: bool = True) -> dict[str, Any]:
@@ -85,7 +87,7 @@ def test_a_body_that_trickles_is_refused_when_its_time_is_over() -> None:
         return part(b"")
 
     with pytest.raises(BodyTooSlowError):
-        asyncio.run(_read_body({"headers": []}, trickle, LIMITS, Held(Admission(10**9))))
+        asyncio.run(read_body({"headers": []}, trickle, LIMITS, Held(Admission(10**9))))
 
 
 def gzipped(parts: Iterable[dict[str, Any]]) -> bytes:
@@ -113,7 +115,7 @@ def test_inflating_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch
 def test_another_encoding_is_refused_with_those_that_are_accepted(encoding: bytes) -> None:
     with pytest.raises(HTTPException) as refused:
         read([part(b"[]", more=False)], headers=[(b"content-encoding", encoding)])
-    status, headers, _ = _error_response({"headers": []}, refused.value)
+    status, headers, _ = error_response({"headers": []}, refused.value)
     assert status == 415
     assert dict(headers)[b"accept-encoding"] == b"gzip, identity"
 
@@ -124,7 +126,7 @@ def test_a_length_of_thousands_of_digits_is_too_large_and_no_failure() -> None:
 
 
 def test_a_client_that_leaves_ends_the_reading() -> None:
-    with pytest.raises(_ClientGoneError):
+    with pytest.raises(ClientGoneError):
         read([part(b"["), {"type": "http.disconnect"}])
 
 
@@ -141,7 +143,7 @@ def test_a_client_that_leaves_ends_the_reading() -> None:
     ],
 )
 def test_an_error_has_its_status_and_code_and_tells_no_secret(error: Exception, status: int, code: str) -> None:
-    found, headers, pieces = _error_response({"headers": [(b"x-request-id", b"abc")]}, error)
+    found, headers, pieces = error_response({"headers": [(b"x-request-id", b"abc")]}, error)
     body = json.loads(b"".join(pieces))["error"]
     assert (found, body["code"], body["request_id"]) == (status, code, "abc")
     assert "secret" not in body["message"]
@@ -154,7 +156,7 @@ def test_what_is_unforeseen_is_logged_with_its_place_and_without_what_it_quotes(
     try:
         float(value)
     except ValueError as error:
-        _error_response({"headers": [(b"x-request-id", b"abc")]}, error)
+        error_response({"headers": [(b"x-request-id", b"abc")]}, error)
     assert "request abc failed: ValueError" in caplog.text
     assert "test_what_is_unforeseen_is_logged" in caplog.text
     assert value not in "".join(record.getMessage() for record in caplog.records)
@@ -164,7 +166,7 @@ def test_an_error_of_invalid_rows_has_the_code_of_the_first() -> None:
     from serve_app.errors import FieldProblem
 
     problems = [FieldProblem(2, "x", "missing_field", "m"), FieldProblem(3, "x", "not_a_number", "n")]
-    status, _, pieces = _error_response({"headers": []}, InvalidRowsError(problems))
+    status, _, pieces = error_response({"headers": []}, InvalidRowsError(problems))
     body = json.loads(b"".join(pieces))["error"]
     assert (status, body["code"], body["bad_rows"]) == (422, "missing_field", 2)
 
@@ -225,7 +227,7 @@ def ask(service: Service, method: str, path: str, body: bytes = b"", key: str | 
     scope = {"type": "http", "method": method, "path": path, "headers": headers, "query_string": b"", "root_path": ""}
 
     async def answer() -> None:
-        await build_http_app(service)(scope, receive, send)
+        await build_http_app(service, service.admission)(scope, receive, send)
 
     asyncio.run(answer())
     return Answer(said[0]["status"], dict(said[0]["headers"]), b"".join(message["body"] for message in said[1:]))

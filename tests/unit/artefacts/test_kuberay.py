@@ -12,7 +12,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from serve_app.config import PROJECT_ROOT, load_settings
 from serve_app.operations import haproxy_front as front
-from serve_app.operations.ray_processes import read_environment
+from serve_app.operations.environment import read_environment
 
 # The fields of ray.io/v1, by the KubeRay operator's API reference.
 RAY_SERVICE = {"serveConfigV2", "rayClusterConfig", "serveService", "upgradeStrategy", "excludeHeadPodFromServeSvc"}

@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 from sklearn.linear_model import LogisticRegression
 from support.own_tables import bundled_table, mixed_table, write_csv
 
-from serve_app.cli.main import _announce_service, main
+from serve_app.cli.main import main
+from serve_app.cli.service import _announce_service
 from serve_app.components.loading import load_components
 from serve_app.operations.run import Service
 

@@ -19,7 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.scoring import score
 
-from serve_app.components.loading import Components, compile_draft, load_components, save_components
+from serve_app.components.compiled import Components, compile_draft
+from serve_app.components.loading import load_components
+from serve_app.components.saving import save_components
 from serve_app.errors import ComponentsError
 from serve_app.exercise.published_model import PublishedModel, draft_reference
 
@@ -220,7 +222,7 @@ def test_saving_replaces_the_old_components_and_leaves_nothing_else(folder: Path
 CRASH = """
 import os, sys
 from pathlib import Path
-from serve_app.components import loading as components
+from serve_app.components.saving import save_components
 from serve_app.exercise.published_model import draft_reference, load_published_model
 
 def crash(event, args):
@@ -235,7 +237,7 @@ def crash(event, args):
 
 opened = 0
 sys.addaudithook(crash)
-components.save_components(Path(sys.argv[1]), draft_reference(load_published_model(), "reject"))
+save_components(Path(sys.argv[1]), draft_reference(load_published_model(), "reject"))
 """
 
 

@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from serve_app.components import loading as components_module
-from serve_app.components.loading import load_components, load_served_components, save_components
+from serve_app.components.loading import load_components, load_served_components
+from serve_app.components.saving import save_components
 from serve_app.components.signature import Trust, sign_manifest
 from serve_app.config import Settings
 from serve_app.errors import ComponentsError

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 
-from serve_app.components.loading import Components, Draft, compile_draft
+from serve_app.components.compiled import Components, compile_draft
+from serve_app.components.manifest import Draft
 from serve_app.exercise.published_model import PublishedModel, draft_reference
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from serve_app.components.loading import Components
+    from serve_app.components.compiled import Components
     from serve_app.exercise.published_model import PublishedModel
 
 Table = dict[str, list[str]]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.scoring import score
 
-from serve_app.components.loading import Components
+from serve_app.components.compiled import Components
 from serve_app.config import PROJECT_ROOT
 from serve_app.errors import InvalidRowsError, NotRowsError
 from serve_app.offline.expected_answers import write_expectations

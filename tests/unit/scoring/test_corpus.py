@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.components.loading import Components
+from serve_app.components.compiled import Components
 from serve_app.config import PROJECT_ROOT, Limits
 from serve_app.errors import MalformedJSONError, NotRowsError
 

@@ -20,7 +20,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from support.own_tables import bundled_table, mixed_table, rows_of, write_csv
 
-from serve_app.components.loading import Components, save_components
+from serve_app.components.compiled import Components
+from serve_app.components.saving import save_components
 from serve_app.errors import NotExplainableError
 from serve_app.scoring.explanation import Explainer, Explanation
 from serve_app.training.import_estimator import import_estimator
@@ -28,11 +29,15 @@ from serve_app.training.methods import Method
 from serve_app.training.train import train
 
 
+def explainer_of(components: Components) -> Explainer:
+    return Explainer(components.model, components.encoder, components.scorer, components.manifest.classes)
+
+
 def explained(components: Components, rows: list[dict[str, Any]]) -> tuple[np.ndarray, list[Explanation]]:
     (chunk,) = components.parser(max_rows=len(rows)).chunks(msgspec.json.encode(rows))
     assert not chunk.problems
     probabilities = components.scorer.score(components.encoder.encode(chunk.values))
-    return probabilities, Explainer(components).explain(chunk.values, probabilities.argmax(axis=1).tolist())
+    return probabilities, explainer_of(components).explain(chunk.values, probabilities.argmax(axis=1).tolist())
 
 
 def check_sums(explanation: Explanation) -> None:

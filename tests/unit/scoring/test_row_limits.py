@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.components.loading import Components
+from serve_app.components.compiled import Components
 from serve_app.config import Settings, load_settings
 from serve_app.errors import MalformedJSONError, RequestError
 from serve_app.scoring import rows as rows_module

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from support.strict_json import strictly_json
 
 from serve_app.errors import FieldProblem, MalformedJSONError, NotRowsError, TooManyRowsError
+from serve_app.scoring import nesting
 from serve_app.scoring import rows as rows_module
 from serve_app.scoring.rows import RowParser
 from serve_app.scoring.schema import Column
@@ -323,6 +324,7 @@ def test_tiny_rows_hidden_from_the_cutting_are_too_many_before_all_are_in_memory
 ) -> None:
     monkeypatch.setattr(rows_module, "_PIECE_BYTES", 1000)
     monkeypatch.setattr(rows_module, "_LARGE_PIECE_BYTES", 4000)
+    monkeypatch.setattr(nesting, "_SLICE_BYTES", 1000)
     body = "[" + json.dumps({**GOOD, "zzz": "}, {" * 20_000}) + f",{tiny}" * 200_000 + "]"
     tracemalloc.start()
     try:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from serve_app.serving.batching import RowBatcher, concatenate, count_rows, split
+from serve_app.scoring.arrays import concatenate, count_rows, split
+from serve_app.serving.batching import RowBatcher
 
 Array = NDArray[np.float64]
 

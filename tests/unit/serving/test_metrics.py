@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from support.own_tables import mixed_table, write_csv
 
-from serve_app.components.loading import Components, save_components
+from serve_app.components.compiled import Components
+from serve_app.components.saving import save_components
 from serve_app.config import PROJECT_ROOT, Settings
 from serve_app.errors import FieldProblem
 from serve_app.scoring.rows import RowChunk

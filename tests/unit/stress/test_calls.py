@@ -6,7 +6,7 @@ from random import Random
 import pytest
 from support.scoring import score
 
-from serve_app.components.loading import Components
+from serve_app.components.compiled import Components
 from serve_app.errors import MalformedJSONError
 from stress.calls import BATCH, KINDS, MALFORMED, ONE_ROW, REFUSED, REPORTED, WHOLE_FILE, Call, CallMaker
 from stress.dataset import Dataset

@@ -20,7 +20,8 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from support.own_tables import bundled_table, rows_of, write_csv
 from support.scoring import score
 
-from serve_app.components.loading import Components, save_components
+from serve_app.components.compiled import Components
+from serve_app.components.saving import save_components
 from serve_app.errors import ComponentsError, TableError
 from serve_app.training.import_estimator import import_estimator
 

@@ -16,7 +16,8 @@ from sklearn.preprocessing import StandardScaler
 from support.own_tables import bundled_table, mixed_table, rows_of, write_csv
 from support.scoring import score
 
-from serve_app.components.loading import load_components, save_components
+from serve_app.components.loading import load_components
+from serve_app.components.saving import save_components
 from serve_app.config import PROJECT_ROOT
 from serve_app.errors import TableError
 from serve_app.training import train as training

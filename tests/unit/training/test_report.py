@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.own_tables import bundled_table, mixed_table, write_csv
 
-from serve_app.components.loading import save_components
+from serve_app.components.saving import save_components
 from serve_app.offline.score_files import count_files
 from serve_app.scoring.drift import compare
 from serve_app.training.report import importances, write_drift_report, write_report

@@ -14,7 +14,8 @@ import pytest
 
 from serve_app.errors import SettingsError, TableError
 from serve_app.scoring.schema import Column
-from serve_app.training.tables import Correction, Inferred, Table, infer_schema, read_column, read_corrections, read_table
+from serve_app.training.column_kinds import Correction, Inferred, infer_schema, read_corrections
+from serve_app.training.tables import Table, read_column, read_table
 
 ROWS: list[dict[str, Any]] = [
     {"n": 1, "x": 0.1, "is": True, "on": "2024-02-29", "t": "a"},

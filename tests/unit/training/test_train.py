@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from serve_app.components.loading import Components, Draft, compile_draft, load_components, save_components
+from serve_app.components.compiled import Components, compile_draft
+from serve_app.components.loading import load_components
+from serve_app.components.manifest import Draft
+from serve_app.components.saving import save_components
 from serve_app.errors import SettingsError, TableError
 from serve_app.exercise.stand_in_data import generate
 from serve_app.training import train as training
-from serve_app.training.train import TrainingReport, train
+from serve_app.training.results import TrainingReport
+from serve_app.training.train import train
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,135 @@
+"""The file of API keys: its format, and making, listing and revoking keys.
+
+The file holds no key, only the SHA-256 of each: a key is 256 random bits, which no dictionary holds, so it needs no slow hash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from serve_app.atomic_files import replacing
+from serve_app.errors import KeysError
+
+__all__ = ["KEY_FORMAT", "SCOPES", "Key", "Scope", "make_key", "read_keys", "revoke_key"]
+
+Scope = Literal["predict", "model"]
+SCOPES: tuple[Scope, ...] = ("predict", "model")
+KEY_FORMAT = re.compile(r"cp_([0-9a-f]{8})_[A-Za-z0-9_-]{43}", re.ASCII)
+
+
+class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """What the file knows of a key. ``requests_per_s`` and ``requests_at_once`` take the place of the config's."""
+
+    id: Annotated[str, Meta(pattern="^[0-9a-f]{8}$")]
+    name: Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._@ -]{0,63}$")]
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    scopes: tuple[Scope, ...]
+    created: Annotated[datetime, Meta(tz=True)]
+    expires: Annotated[datetime, Meta(tz=True)] | None = None
+    requests_per_s: Annotated[float, Meta(gt=0)] | None = None
+    requests_at_once: Annotated[int, Meta(gt=0)] | None = None
+
+
+class _KeysFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    format: Literal[1]
+    keys: tuple[Key, ...]
+
+
+def read_keys(path: Path) -> tuple[Key, ...]:
+    """The keys of a file.
+
+    Raises:
+        KeysError: it cannot be read, is no keys file, or gives one id twice.
+    """
+    try:
+        keys = msgspec.json.decode(path.read_bytes(), type=_KeysFile).keys
+    except OSError as error:
+        raise KeysError(str(path), f"cannot be read: {error.strerror}") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise KeysError(str(path), f"is no keys file: {error}") from error
+    if len({key.id for key in keys}) != len(keys):
+        raise KeysError(str(path), "gives one id to two keys")
+    return keys
+
+
+def make_key(  # noqa: PLR0913 - what a key may be
+    path: Path,
+    name: str,
+    scopes: Sequence[Scope] = SCOPES,
+    *,
+    expires_in: timedelta | None = None,
+    requests_per_s: float | None = None,
+    requests_at_once: int | None = None,
+) -> str:
+    """Adds a key to the file, which is made when there is none; the key itself, which stands nowhere else.
+
+    Raises:
+        KeysError: the file cannot be used, or the name is not 1 to 64 letters, digits, blanks and ``._@-``.
+    """
+    identifier, now = secrets.token_hex(4), datetime.now(UTC).replace(microsecond=0)
+    token = f"cp_{identifier}_{secrets.token_urlsafe(32)}"
+    key = Key(
+        id=identifier,
+        name=name,
+        sha256=hashlib.sha256(token.encode()).hexdigest(),
+        scopes=tuple(scopes),
+        created=now,
+        expires=None if expires_in is None else now + expires_in,
+        requests_per_s=requests_per_s,
+        requests_at_once=requests_at_once,
+    )
+    try:
+        msgspec.convert(msgspec.to_builtins(key), Key)
+    except msgspec.ValidationError as error:
+        raise KeysError(str(path), f"a key cannot be made: {error}") from error
+    with _locked(path):
+        _write_keys(path, (*(read_keys(path) if path.exists() else ()), key))
+    return token
+
+
+def revoke_key(path: Path, identifier: str) -> Key:
+    """Takes a key out of the file.
+
+    Raises:
+        KeysError: the file cannot be used, or has no such key.
+    """
+    with _locked(path):
+        keys = read_keys(path)
+        revoked = [key for key in keys if key.id == identifier]
+        if not revoked:
+            raise KeysError(str(path), f"has no key with the id {identifier!a}")
+        _write_keys(path, tuple(key for key in keys if key.id != identifier))
+    return revoked[0]
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One command at a time changes the file: otherwise a revoked key might come back."""
+    try:
+        folder = os.open(path.parent, os.O_RDONLY)
+    except OSError as error:
+        raise KeysError(str(path), f"cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _write_keys(path: Path, keys: tuple[Key, ...]) -> None:
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
+    with replacing(path) as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(msgspec.json.format(msgspec.json.encode(_KeysFile(1, keys)), indent=1).decode() + "\n")

@@ -1,0 +1,207 @@
+"""Commands about models: train, import, publish-reference, check, sign."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from serve_app.cli.options import (
+    PATH,
+    announce_components,
+    components_option,
+    console,
+    out_option,
+    print_columns,
+    seed_option,
+    unknown_option,
+)
+
+__all__ = ["COMMANDS"]
+
+_FIGURES = {"auc": "AUC", "log_loss": "log loss", "accuracy": "accuracy"}
+
+
+@click.command()
+@click.argument("table", type=PATH)
+@click.option("--target", required=True, help="The column to predict.")
+@click.option(
+    "--method",
+    type=click.Choice(["two-stage", "logit", "trees"]),
+    default="two-stage",
+    show_default=True,
+    help="The exercise's two-stage logit, a logit with an L2 penalty, or gradient-boosted trees.",
+)
+@click.option("--columns", type=PATH, help="YAML file that says what columns are, where the rules are wrong.")
+@click.option("--name", help="Of the model; the table's file name when left out.")
+@click.option("--model-version", default="1.0.0", show_default=True)
+@click.option("--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True)
+@click.option("--top-share", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Threshold by share of positives.")
+@click.option("--costs", type=(float, float), metavar="FP FN", help="Threshold by least cost of false positives and negatives.")
+@click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Of the cross-validation.")
+@click.option("--report", type=PATH, help="HTML file to write.  [default: OUT-report.html]")
+@unknown_option
+@seed_option
+@out_option
+def train(  # noqa: PLR0913, PLR0917 - click passes options as arguments
+    table: Path,
+    target: str,
+    method: Any,
+    columns: Path | None,
+    name: str | None,
+    model_version: str,
+    threshold: float,
+    top_share: float | None,
+    costs: tuple[float, float] | None,
+    folds: int,
+    report: Path | None,
+    unknown_category: Any,
+    seed: int,
+    out: Path,
+) -> None:
+    """Fit a model to a table (CSV, Parquet, JSON, JSON lines) and write its components and a report."""
+    from serve_app.components.saving import save_components
+    from serve_app.training.column_kinds import read_corrections
+    from serve_app.training.report import write_report
+    from serve_app.training.train import train as fit
+
+    corrections = {} if columns is None else read_corrections(columns)
+    with console.status("Training ..."):
+        draft, found = fit(
+            table,
+            target=target,
+            method=method,
+            name=name,
+            version=model_version,
+            threshold=_threshold_rule(threshold, top_share, costs),
+            unknown=unknown_category,
+            corrections=corrections,
+            folds=folds,
+            seed=seed,
+        )
+        components = save_components(out, draft)
+        page = report or out.resolve().with_name(f"{out.resolve().name}-report.html")
+        note = write_report(page, components.manifest, found)
+    _print_training(components.manifest, found)
+    console.print(note)
+    announce_components(out, components)
+
+
+@click.command("import")
+@click.argument("pickle", type=PATH)
+@click.option("--sample", type=PATH, required=True, help="Table of rows that it was fitted on.")
+@click.option("--target", required=True, help="The column that it predicts.")
+@click.option("--name", help="Of the model; the pickle's file name when left out.")
+@click.option("--model-version", default="1.0.0", show_default=True)
+@click.option("--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True)
+@click.option("--trust", is_flag=True, help="You know who made the pickle: reading it runs what it says.")
+@out_option
+def import_model(  # noqa: PLR0913, PLR0917 - click passes options as arguments
+    pickle: Path,
+    sample: Path,
+    target: str,
+    name: str | None,
+    model_version: str,
+    threshold: float,
+    trust: bool,
+    out: Path,
+) -> None:
+    """Write components of a fitted scikit-learn classifier or Pipeline of your own, pickled by joblib or pickle."""
+    from serve_app.components.saving import save_components
+    from serve_app.training.import_estimator import import_estimator
+
+    if not trust:
+        raise click.UsageError("unpickling runs what the file says; if you know who made it, say --trust")
+    with console.status("Importing ..."):
+        draft = import_estimator(pickle, sample, target=target, name=name, version=model_version, threshold=threshold)
+        components = save_components(out, draft)
+    print_columns(components.manifest, {})
+    announce_components(out, components)
+
+
+@click.command("publish-reference")
+@unknown_option
+@click.option("--out", type=PATH, default=Path("model_components"), show_default=True, help="Folder to write components to.")
+def publish_reference(unknown_category: Any, out: Path) -> None:
+    """Write the exercise's published model as components, without training."""
+    from serve_app.components.saving import save_components
+    from serve_app.exercise.published_model import draft_reference, load_published_model
+
+    components = save_components(out, draft_reference(load_published_model(), unknown_category))
+    announce_components(out, components)
+
+
+@click.command()
+@click.argument("folder", type=PATH, required=False)
+@components_option
+def check(folder: Path | None, components: Path) -> None:
+    """Verify model components: digests, library versions, golden rows."""
+    from serve_app.components.loading import load_components
+
+    announce_components(folder or components, load_components(folder or components))
+
+
+@click.command()
+@click.argument("folder", type=PATH)
+@click.option("--key", type=PATH, required=True, help="Ed25519 private key, PEM: openssl genpkey -algorithm ed25519")
+def sign(folder: Path, key: Path) -> None:
+    """Sign model components, for services whose config names the public key."""
+    from serve_app.components.loading import load_components
+    from serve_app.components.manifest import MANIFEST
+    from serve_app.components.signature import sign_manifest
+
+    components = load_components(folder)
+    console.print(f"{sign_manifest(folder / MANIFEST, key)}: signed manifest {components.digest}")
+
+
+def _threshold_rule(threshold: float, top_share: float | None, costs: tuple[float, float] | None) -> Any:
+    from serve_app.training.evaluation import ThresholdRule
+
+    if top_share is not None and costs is not None:
+        raise click.UsageError("--top-share and --costs are two rules; choose one")
+    try:
+        if top_share is not None:
+            return ThresholdRule("top_share", top_share=top_share)
+        if costs is not None:
+            return ThresholdRule("cost", false_positive=costs[0], false_negative=costs[1])
+        return ThresholdRule(threshold=threshold)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _print_training(manifest: Any, report: Any) -> None:
+    print_columns(manifest, report.left_out)
+    figures = Table("rows", "count", *(["positive"] if report.train_positive_share is not None else []), *_FIGURES.values())
+    for part, title in (("train", "training"), ("validation", "validation")):
+        share = getattr(report, f"{part}_positive_share")
+        figures.add_row(
+            title,
+            f"{getattr(report, f'{part}_rows'):,}",
+            *([] if share is None else [f"{share:.2%}"]),
+            *(f"{getattr(report, f'{part}_{figure}'):.4f}" for figure in _FIGURES),
+        )
+    folds = report.cross_validation
+    figures.add_row(
+        f"{folds.folds}-fold",
+        "",
+        *([] if report.train_positive_share is None else [""]),
+        *(f"{folds.means[figure]:.4f} ± {folds.deviations[figure]:.4f}" for figure in _FIGURES),
+    )
+    console.print(figures)
+    if report.coefficients:
+        coefficients = Table("feature", "coefficient", *(["standard error"] if report.standard_errors else []))
+        for feature, coefficient in report.coefficients.items():
+            error = [f"{report.standard_errors[feature]:.4f}"] if report.standard_errors else []
+            coefficients.add_row(escape(feature), f"{coefficient:+.4f}", *error)
+        console.print(coefficients)
+    for column, auc in report.leaks.items():
+        question = f"was it known before {escape(manifest.target)} was?"
+        console.print(f"[bold]Warning:[/bold] {escape(column)} alone gives an AUC of {auc:.4f}: {question}")
+    if len(manifest.classes) == 2:
+        console.print(f"Counts as {manifest.classes[1]} from a probability of {manifest.threshold:.4f} on.")
+
+
+COMMANDS = (train, import_model, publish_reference, check, sign)

@@ -1,0 +1,52 @@
+"""The processes below this one: adopting orphans, finding some by name, ending all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import sys
+from collections.abc import Callable
+
+import psutil
+
+__all__ = ["adopt_orphans", "processes_under", "stop_all"]
+
+_STOP_TIMEOUT_S = 10
+
+
+def adopt_orphans() -> None:
+    """Makes this process the parent of any descendant whose own parent dies, so that stop_all finds all of them (Linux)."""
+    set_child_subreaper = 36  # PR_SET_CHILD_SUBREAPER of linux/prctl.h
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(set_child_subreaper, 1, 0, 0, 0)
+
+
+def processes_under(parent: psutil.Process, name: str) -> list[psutil.Process]:
+    """Those below a process whose name begins so; Ray's come and go, and one that has ended meanwhile is none of them."""
+    found = []
+    for process in parent.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.name().startswith(name):
+                found.append(process)
+    return found
+
+
+def stop_all(before_stop: Callable[[], object]) -> None:
+    """Shuts Ray down, and makes sure that no process of ours is left."""
+    ours = psutil.Process().children(recursive=True)
+    # Ray prints that its controller was killed, which is what stopping is; and whatever else is wrong with Ray now, the
+    # processes below must end.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
+        before_stop()
+        if "ray" in sys.modules:
+            sys.modules["ray"].shutdown()
+    for process in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, left = psutil.wait_procs(ours, timeout=_STOP_TIMEOUT_S)
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=_STOP_TIMEOUT_S)

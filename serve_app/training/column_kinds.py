@@ -1,0 +1,154 @@
+"""What the columns of a table are taken for, by rules or by a user's corrections."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import yaml
+
+from serve_app.errors import SettingsError
+from serve_app.scoring.cells import NotANumberError, excerpt
+from serve_app.scoring.schema import READERS, Column, Kind, NullPolicy, Schema, UnknownPolicy
+from serve_app.training.tables import Table, is_null
+
+__all__ = ["MAX_LEVELS", "MIN_LEVEL_ROWS", "Correction", "Inferred", "infer_schema", "read_corrections"]
+
+MAX_LEVELS = 100
+MIN_LEVEL_ROWS = 5
+_MISTAKES_SHARE = 0.05
+_PLAIN_KINDS: tuple[Kind, ...] = ("boolean", "numeric", "money", "percent", "date")
+_INTEGER = re.compile(r"[+-]?\d{1,15}", re.ASCII)
+
+
+class Correction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a user says of a column; None leaves it to the rules."""
+
+    kind: Kind | Literal["leave_out"] | None = None
+    null: NullPolicy | None = msgspec.field(default=None, name="missing")  # in YAML, null is no word
+    unknown: UnknownPolicy | None = None
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """The columns that a model may use, and why each other one is left out, by name."""
+
+    schema: Schema
+    left_out: Mapping[str, str]
+
+
+def read_corrections(path: Path) -> dict[str, Correction]:
+    """Corrections by column, of a YAML file: a kind, ``leave_out``, or a mapping of ``kind``, ``missing`` and ``unknown``.
+
+    Raises:
+        SettingsError: it cannot be read, or says something else.
+    """
+    try:
+        said = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        corrections = msgspec.convert(said, dict[str, str | Correction])
+        return {
+            name: msgspec.convert({"kind": correction}, Correction) if isinstance(correction, str) else correction
+            for name, correction in corrections.items()
+        }
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
+        raise SettingsError(f"{path} cannot be used: {error}") from error
+
+
+def infer_schema(
+    table: Table,
+    target: str,
+    rows: Sequence[int],
+    *,
+    unknown: UnknownPolicy = "as_null",
+    corrections: Mapping[str, Correction] | None = None,
+) -> Inferred:
+    """What the columns are, told by the given rows.
+
+    Raises:
+        TableError: a column that nearly is a number holds something else; or no column is left.
+        SettingsError: a correction is of a column that the table does not have, or is its target.
+    """
+    corrections = corrections or {}
+    for name in corrections:
+        if name not in table.columns or name == target:
+            raise SettingsError(f"a column {excerpt(name)} is corrected, which {table.path} does not have beside its target")
+    columns: list[Column] = []
+    left_out: dict[str, str] = {}
+    for name, cells in table.columns.items():
+        if name == target:
+            continue
+        correction = corrections.get(name, Correction())
+        counts = Counter(cells[row] for row in rows if not is_null(cells[row]))
+        found = _infer_column(table, name, counts, correction, correction.unknown or unknown)
+        if isinstance(found, Column):
+            columns.append(found)
+        else:
+            left_out[name] = found
+    if not columns:
+        raise table.error("no column besides the target can be used")
+    return Inferred(Schema(tuple(columns)), left_out)
+
+
+def _infer_column(
+    table: Table, name: str, counts: Counter[str], correction: Correction, unknown: UnknownPolicy
+) -> Column | str:
+    """What a column with so many rows of each different cell is, or why it is left out."""
+    if correction.kind == "leave_out":
+        return "as you said"
+    if len(counts) < 2:
+        return f"it holds nothing but {excerpt(next(iter(counts)))}" if counts else "it is empty"
+    null = correction.null or "impute"
+    kind = correction.kind or _plain_kind(table, name, counts)
+    if kind == "categorical" or kind is None:
+        return _categorical(name, counts, null=null, unknown=unknown, is_corrected=kind is not None)
+    if correction.kind is None and kind == "numeric" and _numbers_the_rows(counts):
+        return "it numbers the rows: an identifier"
+    return Column(name, kind, null=null)
+
+
+def _plain_kind(table: Table, name: str, counts: Counter[str]) -> Kind | None:
+    for kind in _PLAIN_KINDS:
+        mistakes = [cell for cell in counts if not _is_readable(kind, cell)]
+        if not mistakes:
+            return kind
+        if len(mistakes) <= _MISTAKES_SHARE * len(counts):
+            what = {"boolean": "boolean", "date": "date"}.get(kind, "number")
+            reason = f"{excerpt(mistakes[0])} is not a {what}, as nearly all of the column's other cells are"
+            raise table.cell_error(table.columns[name].index(mistakes[0]), name, reason)
+    return None
+
+
+def _categorical(
+    name: str, counts: Counter[str], *, null: NullPolicy, unknown: UnknownPolicy, is_corrected: bool
+) -> Column | str:
+    if not is_corrected:
+        if len(counts) > MAX_LEVELS:
+            return f"it has {len(counts)} different texts: an identifier, or free text"
+        if len(counts) == counts.total():
+            return "its texts are all different: an identifier"
+    levels = sorted(level for level, rows in counts.items() if rows >= MIN_LEVEL_ROWS or unknown == "reject")
+    if len(levels) < 2:
+        return f"fewer than two of its texts stand in {MIN_LEVEL_ROWS} rows or more"
+    return Column(name, "categorical", levels=tuple(levels), null=null, unknown=unknown)
+
+
+def _is_readable(kind: Kind, cell: str) -> bool:
+    try:
+        READERS[kind](cell)
+    except NotANumberError:
+        return False
+    return True
+
+
+def _numbers_the_rows(counts: Counter[str]) -> bool:
+    """Whether the cells are whole numbers that leave out no more of a sequence than the rows that are held back do."""
+    rows = counts.total()
+    if len(counts) < rows or not all(_INTEGER.fullmatch(cell.strip()) for cell in counts):
+        return False
+    numbers = [int(cell) for cell in counts]
+    return max(numbers) - min(numbers) < 1.5 * rows
