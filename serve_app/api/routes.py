@@ -35,6 +35,7 @@ from serve_app.errors import (
     KeysError,
 )
 from serve_app.serving.pipeline import Pipeline
+from serve_app.serving.rollout import RolloutDescription
 
 __all__ = ["ASGIApp", "build_http_app"]
 
@@ -63,8 +64,8 @@ class Service(Protocol):
         """The JSON of the answers, in pieces."""
         ...
 
-    async def describe_rollout(self) -> dict[str, Any]:
-        """Which versions are used for what, as JSON values."""
+    async def describe_rollout(self) -> RolloutDescription:
+        """Which versions are used for what."""
         ...
 
     async def drift(self) -> dict[str, Any] | None:

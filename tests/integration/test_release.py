@@ -127,7 +127,7 @@ def test_a_version_that_a_replica_cannot_use_serves_nowhere(versions: Versions) 
     publish_variant(folder, "4.0.0")
     done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 1
-    reason = f"not deployed, for a Classifier cannot use it: {folder}/manifest.json: cannot be read"
+    reason = f"not deployed, because a Classifier cannot use it: {folder}/manifest.json: cannot be read"
     assert f"ReleaseError: {reason}" in done.stderr
     assert versions.serving() == "2.0.0"
     assert versions.rejected()[str(folder)].startswith(reason)

@@ -30,6 +30,7 @@ from serve_app.errors import (
     TooManyRowsError,
 )
 from serve_app.serving.pipeline import Pipeline
+from serve_app.serving.rollout import RolloutDescription, UsedVersion
 
 LIMITS = Limits(max_body_bytes=10, idle_timeout_s=0.05, read_timeout_s=0.2)
 
@@ -187,8 +188,9 @@ class Service:
     ) -> list[bytes]:
         return await pipeline.encode(await pipeline.score(body, report_bad_rows=report_bad_rows), explain=explain)
 
-    async def describe_rollout(self) -> dict[str, Any]:
-        return {}
+    async def describe_rollout(self) -> RolloutDescription:
+        serving = UsedVersion(name="glm-26", version="1.0.0", digest=self.serving.components.digest)
+        return RolloutDescription(serving=serving, previous=None, canary=None, shadow=None, rejected=())
 
     async def drift(self) -> dict[str, Any] | None:
         return None

@@ -46,10 +46,8 @@ def spy_on(recorder: ReplicaMetrics, monkeypatch: pytest.MonkeyPatch) -> dict[st
 
         monkeypatch.setattr(counter, "inc", inc)
 
-    for name in ("rows_scored", "rows_refused", "nulls", "unknown_categories"):
-        note(name, getattr(recorder, f"_{name}"))
-    for name, counter in recorder._seconds.items():
-        note(name, counter)
+    for definition, counter in recorder._counters.items():
+        note(definition.name.removesuffix("_seconds"), counter)
     return given
 
 
@@ -161,9 +159,9 @@ def test_a_figure_that_cannot_be_told_is_logged_and_harms_nobody(
     def fail(value: float, tags: dict[str, str]) -> None:
         raise TypeError(f"{value} {tags}")
 
-    gauge, *_ = recorder._info
+    gauge = recorder.gauges._model.gauge
     monkeypatch.setattr(gauge, "set", fail)
-    recorder.tell_held()  # Ray Serve ends a replica whose health check, which calls this, fails three times
+    recorder.gauges.tell_held()  # Ray Serve ends a replica whose health check, which calls this, fails three times
     assert "a gauge could not be set" in caplog.text
 
 
@@ -193,7 +191,7 @@ def told(recorder: ReplicaMetrics, tell: Callable[[], None], monkeypatch: pytest
     """The tags of the gauges that are set."""
     found: list[dict[str, str]] = []
     with monkeypatch.context() as patch:
-        for gauge in {id(gauge): gauge for gauge, *_ in (recorder._info, *recorder._training)}.values():
+        for gauge in {id(gauge): gauge for gauge, *_ in (recorder.gauges._model, *recorder.gauges._training)}.values():
             patch.setattr(gauge, "set", lambda _value, tags: found.append(tags))
         tell()
     return found
@@ -202,8 +200,8 @@ def told(recorder: ReplicaMetrics, tell: Callable[[], None], monkeypatch: pytest
 def test_only_the_version_that_serves_tells_of_its_training_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draft, _ = train(write_csv(tmp_path / "table.csv", mixed_table()), target="bought", method="logit")
     recorder = ReplicaMetrics(save_components(tmp_path / "components", draft))
-    assert [set(tags) for tags in told(recorder, recorder.tell_held, monkeypatch)] == [{"model", "version", "digest"}]
-    of_serving = told(recorder, recorder.tell_serving, monkeypatch)
+    assert [set(tags) for tags in told(recorder, recorder.gauges.tell_held, monkeypatch)] == [{"model", "version", "digest"}]
+    of_serving = told(recorder, recorder.gauges.tell_serving, monkeypatch)
     assert {"version": "1.0.0", "predicted_class": "yes"} in of_serving
     assert {"column": "number"} in of_serving
 
