@@ -22,8 +22,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Components:
     return save_components(folder / "components", draft)
 
 
+def document_of(components: Components, *, has_keys: bool = False) -> dict[str, Any]:
+    document: dict[str, Any] = msgspec.json.decode(
+        msgspec.json.encode(openapi_document(components.manifest, Limits(), has_keys=has_keys))
+    )
+    return document
+
+
 def example_of(components: Components) -> dict[str, Any]:
-    document = openapi_document(components.manifest, Limits())
+    document = document_of(components)
     (row,) = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["example"]
     return {**row}
 
@@ -46,9 +53,7 @@ def test_the_example_can_be_scored_whatever_the_kinds_of_its_columns(trained: Co
 
 @pytest.mark.parametrize(("path", "method"), [("/predict", "post"), ("/model", "get"), ("/drift", "get")])
 def test_it_is_said_where_a_key_is_needed_and_only_where_there_are_keys(components: Components, path: str, method: str) -> None:
-    guarded, open_to_all = (
-        openapi_document(components.manifest, Limits(), asks_for_keys=asks)["paths"][path][method] for asks in (True, False)
-    )
+    guarded, open_to_all = (document_of(components, has_keys=has_keys)["paths"][path][method] for has_keys in (True, False))
     assert guarded["security"] == [{"apiKey": []}]
     assert {"401", "403", "429"} <= guarded["responses"].keys()
     assert "security" not in open_to_all
