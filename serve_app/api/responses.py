@@ -93,7 +93,7 @@ async def respond(
 
 def version_header(pipeline: Pipeline) -> Header:
     """The header that names the model version of a response."""
-    return b"x-model-version", pipeline.components.manifest.version.encode()
+    return b"x-model-version", pipeline.components.version_label.encode()
 
 
 def json_response(content: bytes, status: int = 200) -> Response:

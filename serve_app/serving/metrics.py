@@ -70,7 +70,7 @@ class ReplicaMetrics:
         if manifest.distribution:
             self.drift = DriftWindow(components.digest, manifest.distribution, uuid.uuid4().hex)
         self.gauges = ModelGauges(components, self.drift)
-        self._version = manifest.version
+        self._version = components.version_label
         self._classes = [str(label) for label in manifest.classes]
         self._threshold = manifest.threshold
         self._columns = [column.name for column in components.encoder.columns]

@@ -37,9 +37,9 @@ class ModelGauges:
         manifest = components.manifest
         self._drift = drift
         self._psi = make_gauge(PSI)
-        labels = {"model": manifest.name, "version": manifest.version, "digest": components.digest}
+        labels = {"model": manifest.name, "version": components.version_label, "digest": components.digest}
         self._model = _Reading(make_gauge(MODEL_INFO), 1.0, labels)
-        self._training = [*_positive_share(manifest), *_null_shares(manifest)]
+        self._training = [*_positive_share(components), *_null_shares(manifest)]
 
     def tell_held(self) -> None:
         """Reports that the replica holds the model."""
@@ -60,11 +60,12 @@ class ModelGauges:
             logger.exception("a gauge could not be set")
 
 
-def _positive_share(manifest: Manifest) -> list[_Reading]:
+def _positive_share(components: Components) -> list[_Reading]:
+    manifest = components.manifest
     share = manifest.training.get("positive_share", {}).get("train")
     if share is None:
         return []
-    labels = {"version": manifest.version, "predicted_class": str(manifest.classes[1])}
+    labels = {"version": components.version_label, "predicted_class": str(manifest.classes[1])}
     return [_Reading(make_gauge(TRAINING_POSITIVE_SHARE), float(share), labels)]
 
 

@@ -51,7 +51,7 @@ class Shadow:
         self._disagreements = make_counter(SHADOW_DISAGREEMENTS)
         self._skipped = make_counter(SHADOW_SKIPPED)
         self._difference = make_histogram(SHADOW_DIFFERENCE)
-        self._tags = {"version": pipeline.components.manifest.version}
+        self._tags = {"version": pipeline.components.version_label}
 
     def offer(self, body: bytes | bytearray, answered: Pipeline, scored: Scored) -> None:
         """Compares a request that ``answered`` has scored, unless too many wait already. A single request may have any size."""
