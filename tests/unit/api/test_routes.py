@@ -25,6 +25,7 @@ class Service:
         self.settings = settings
         self.budget = BodyBudget(settings.limits.max_held_bytes)
         self.serving = Pipeline(settings, components, None)
+        self.falls_back = False
 
     def choose(self) -> Pipeline:
         return self.serving
@@ -35,8 +36,10 @@ class Service:
         return await pipeline.encode(await pipeline.score(body, report_bad_rows=report_bad_rows), explain=explain)
 
     async def describe_rollout(self) -> RolloutDescription:
-        serving = UsedVersion(name="glm-26", version="1.0.0", digest=self.serving.components.digest)
-        return RolloutDescription(serving=serving, previous=None, canary=None, shadow=None, rejected=())
+        serving = UsedVersion(
+            name="glm-26", version="1.0.0", digest=self.serving.components.digest, components="model_components"
+        )
+        return RolloutDescription(serving=serving, previous=None, canary=None, shadow=None, rejected=(), unavailable=())
 
     async def drift(self) -> dict[str, Any] | None:
         return None
@@ -100,3 +103,12 @@ def test_a_key_for_asking_does_not_show_what_others_asked(
     asked = [("POST", "/predict", body), ("GET", "/model", b""), ("GET", "/drift", b"")]
     assert [ask(service, *one, key).status for one in asked] == statuses
     assert {ask(service, *one).status for one in asked} == {401}
+
+
+def test_readiness_says_whether_another_version_answers_than_the_one_that_should(components: Components) -> None:
+    service = Service(Settings(), components)
+    ready = ask(service, "GET", "/ready")
+    service.falls_back = True
+    fallback = ask(service, "GET", "/ready")
+    assert (ready.status, json.loads(ready.body)) == (200, {"status": "ready"})
+    assert (fallback.status, json.loads(fallback.body)) == (200, {"status": "ready", "fallback": True})
