@@ -16,12 +16,14 @@ import msgspec
 
 from stress.errors import StressError
 
-__all__ = ["PROJECT_ROOT", "Dataset", "Expectations", "ExpectedAnswer", "load_dataset", "prepare_data"]
+__all__ = ["PROJECT_ROOT", "Dataset", "Expectations", "ExpectedAnswer", "Model", "load_dataset", "prepare_data"]
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
-class _Model(msgspec.Struct, frozen=True):
+class Model(msgspec.Struct, frozen=True):
+    """The identity of a model."""
+
     name: str
     version: str
     digest: str
@@ -37,7 +39,7 @@ class ExpectedAnswer(msgspec.Struct, frozen=True):
 class Expectations(msgspec.Struct, frozen=True):
     """``expected.json``: the answers of one model to one file of rows, in the order of its rows."""
 
-    model: _Model
+    model: Model
     rows_sha256: str
     classes: tuple[object, ...]
     answers: tuple[ExpectedAnswer, ...]
