@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -141,7 +142,22 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _write_keys(path: Path, keys: tuple[Key, ...]) -> None:
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
-    with replacing(path) as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(msgspec.json.format(msgspec.json.encode(_KeysFile(1, keys)), indent=1).decode() + "\n")
+    """Replaces the file, but keeps its owner, group and mode: the service may run as another user than this command."""
+    content = msgspec.json.format(msgspec.json.encode(_KeysFile(1, keys)), indent=1).decode() + "\n"
+    try:
+        replaced = path.stat() if path.exists() else None
+        with replacing(path) as file:
+            if replaced is not None:
+                _give(file.fileno(), path, replaced)
+            os.fchmod(file.fileno(), 0o600 if replaced is None else stat.S_IMODE(replaced.st_mode))
+            file.write(content)
+    except OSError as error:
+        raise KeysError(str(path), f"cannot be written: {error.strerror}") from error
+
+
+def _give(descriptor: int, path: Path, replaced: os.stat_result) -> None:
+    try:
+        os.fchown(descriptor, replaced.st_uid, replaced.st_gid)
+    except PermissionError as error:
+        # With another owner, the service could no longer read its keys, and would reject every request.
+        raise KeysError(str(path), "belongs to another user: change it as that user, or as root") from error

@@ -1,4 +1,4 @@
-"""Every line of the README's table of inputs and answers, on a real service."""
+"""Every line of the tables in docs/api.md, on a real service."""
 
 from __future__ import annotations
 

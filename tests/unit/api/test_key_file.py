@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import pytest
 from serve_app.api.key_file import make_key, read_keys, revoke_key
 from serve_app.errors import KeysError
 
+NOBODY = 65534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 Edit = Callable[[dict[str, Any]], object]
 
 
@@ -76,6 +79,49 @@ def test_a_file_that_is_not_a_keys_file_is_refused_by_what_is_wrong(path: Path, 
     with pytest.raises(KeysError, match=said) as refused:
         read_keys(path)
     assert "\n" not in str(refused.value)
+
+
+@pytest.fixture
+def path_of_all() -> Iterator[Path]:
+    """In a folder that every user may write to, unlike those of pytest."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder) / "keys.json"
+
+
+def owner_and_mode(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)
+
+
+@needs_root
+def test_root_changes_the_keys_and_the_file_still_belongs_to_the_user_of_the_service(path_of_all: Path) -> None:
+    make_key(path_of_all, "first")
+    os.chown(path_of_all, NOBODY, NOBODY + 1)
+    path_of_all.chmod(0o640)
+    key = make_key(path_of_all, "second")
+    assert owner_and_mode(path_of_all) == (NOBODY, NOBODY + 1, 0o640)
+    revoke_key(path_of_all, key[3:11])
+    assert owner_and_mode(path_of_all) == (NOBODY, NOBODY + 1, 0o640)
+
+
+@needs_root
+def test_a_user_who_cannot_keep_the_owner_of_the_file_does_not_change_it(path_of_all: Path) -> None:
+    make_key(path_of_all, "first")
+    path_of_all.chmod(0o644)
+    os.seteuid(NOBODY)
+    try:
+        with pytest.raises(KeysError, match="belongs to another user"):
+            make_key(path_of_all, "second")
+    finally:
+        os.seteuid(0)
+    assert [key.name for key in read_keys(path_of_all)] == ["first"]
+    assert [found.name for found in path_of_all.parent.iterdir()] == ["keys.json"]
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(KeysError, match=r"nowhere/keys\.json: cannot be written: No such file"):
+        make_key(tmp_path / "nowhere" / "keys.json", "first")
 
 
 def test_two_commands_at_once_lose_no_change(path: Path) -> None:

@@ -5,44 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from support.http_app import Service, ask
 
-from serve_app.api.body_budget import BodyBudget
 from serve_app.api.key_file import Scope, make_key
-from serve_app.api.routes import build_http_app
 from serve_app.components.compiled import Components
 from serve_app.config import AccessSettings, Limits, Settings
 from serve_app.serving.pipeline import Pipeline
-from serve_app.serving.rollout import RolloutDescription, UsedVersion
-
-
-class Service:
-    """The service, in this process: one version, fused."""
-
-    def __init__(self, settings: Settings, components: Components) -> None:
-        self.settings = settings
-        self.budget = BodyBudget(settings.limits.max_held_bytes)
-        self.serving = Pipeline(settings, components, None)
-
-    def choose(self) -> Pipeline:
-        return self.serving
-
-    async def predict(
-        self, body: bytes | bytearray, *, report_bad_rows: bool, explain: bool, pipeline: Pipeline
-    ) -> list[bytes]:
-        return await pipeline.encode(await pipeline.score(body, report_bad_rows=report_bad_rows), explain=explain)
-
-    async def describe_rollout(self) -> RolloutDescription:
-        serving = UsedVersion(name="glm-26", version="1.0.0", digest=self.serving.components.digest)
-        return RolloutDescription(serving=serving, previous=None, canary=None, shadow=None, rejected=())
-
-    async def drift(self) -> dict[str, Any] | None:
-        return None
-
-    async def is_ready(self) -> bool:
-        return True
 
 
 class HangingService(Service):
@@ -53,32 +24,6 @@ class HangingService(Service):
     ) -> list[bytes]:
         await asyncio.Event().wait()
         return await super().predict(body, report_bad_rows=report_bad_rows, explain=explain, pipeline=pipeline)
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: dict[bytes, bytes]
-    body: bytes
-
-
-def ask(service: Service, method: str, path: str, body: bytes = b"", key: str | None = None) -> Answer:
-    """What the application of a service answers."""
-    said: list[Any] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(message: Any) -> None:
-        said.append(message)
-
-    headers = [] if key is None else [(b"authorization", b"Bearer " + key.encode())]
-    scope = {"type": "http", "method": method, "path": path, "headers": headers, "query_string": b"", "root_path": ""}
-
-    async def answer() -> None:
-        await build_http_app(service, service.budget)(scope, receive, send)
-
-    asyncio.run(answer())
-    return Answer(said[0]["status"], dict(said[0]["headers"]), b"".join(message["body"] for message in said[1:]))
 
 
 def test_scoring_that_hangs_is_given_up_and_its_bytes_are_given_back(components: Components, example: dict[str, Any]) -> None:
@@ -98,5 +43,5 @@ def test_a_key_for_asking_does_not_show_what_others_asked(
     key = make_key(tmp_path / "keys.json", "narrow", [scope])
     body = json.dumps([example]).encode()
     asked = [("POST", "/predict", body), ("GET", "/model", b""), ("GET", "/drift", b"")]
-    assert [ask(service, *one, key).status for one in asked] == statuses
+    assert [ask(service, *one, key=key).status for one in asked] == statuses
     assert {ask(service, *one).status for one in asked} == {401}
