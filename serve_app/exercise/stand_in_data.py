@@ -35,8 +35,7 @@ _RARE_LEVELS = {"x31_japan": 0.07}
 
 The shares were not published; the standard errors imply them: .062 for japan, .033 for asia and germany. The variance of a
 level's coefficient is proportional to 1 / share or, if the baseline is uncertain too, to 1 / share + 1 / share(baseline). By
-the first, japan is (.062 / .033)² = 3.5 times as rare as each other level, or 8.6 % of the rows; by the second 6.1 times, or
-5.2 %.
+the first, japan is (.062 / .033)² = 3.5 times as rare as each other level (8.6 % of the rows); by the second 6.1 times (5.2 %).
 """
 _ROWS_PER_BLOCK = 1000
 

