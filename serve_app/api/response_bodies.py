@@ -13,6 +13,7 @@ from serve_app.api.service import Described
 from serve_app.components.compiled import Components
 from serve_app.components.manifest import Manifest
 from serve_app.scoring.schema import Schema
+from serve_app.serving.rollout import RolloutDescription
 
 __all__ = ["DriftBody", "HealthBody", "ModelBody", "ReadyBody", "drift_body", "model_body"]
 
@@ -41,7 +42,7 @@ class ModelBody(msgspec.Struct, frozen=True, kw_only=True):
     selected_features: tuple[str, ...]
     schema: Schema
     training: dict[str, Any]
-    rollout: dict[str, Any]
+    rollout: RolloutDescription
 
 
 class ColumnDrift(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,7 +74,7 @@ class DriftBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     score: ColumnDrift | None
 
 
-def model_body(components: Components, rollout: Described) -> ModelBody:
+def model_body(components: Components, rollout: RolloutDescription) -> ModelBody:
     """The body of ``GET /model``."""
     manifest = components.manifest
     return ModelBody(
@@ -86,7 +87,7 @@ def model_body(components: Components, rollout: Described) -> ModelBody:
         selected_features=manifest.selected_features,
         schema=manifest.schema,
         training=manifest.training,
-        rollout=msgspec.to_builtins(rollout),
+        rollout=rollout,
     )
 
 

@@ -107,7 +107,7 @@ async def refuse(incoming: Incoming, send: Send, status: int, headers: Sequence[
 
 def version_header(pipeline: Pipeline) -> Header:
     """The header that names the model version of a response."""
-    return b"x-model-version", pipeline.components.manifest.version.encode()
+    return b"x-model-version", pipeline.components.version_label.encode()
 
 
 def json_response(content: bytes, status: int = 200) -> Response:

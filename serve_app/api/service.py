@@ -9,6 +9,7 @@ import msgspec
 
 from serve_app.config import Settings
 from serve_app.serving.pipeline import Pipeline
+from serve_app.serving.rollout import RolloutDescription
 
 __all__ = ["Described", "Service"]
 
@@ -36,7 +37,7 @@ class Service(Protocol):
         """The JSON of the answers, in pieces."""
         ...
 
-    async def describe_rollout(self) -> Described:
+    async def describe_rollout(self) -> RolloutDescription:
         """Which model versions are in use, and for what."""
         ...
 

@@ -12,6 +12,7 @@ from serve_app.api.routes import build_http_app
 from serve_app.components.compiled import Components
 from serve_app.config import Settings
 from serve_app.serving.pipeline import Pipeline
+from serve_app.serving.rollout import RolloutDescription, UsedVersion
 
 __all__ = ["Answer", "Service", "ask"]
 
@@ -32,8 +33,9 @@ class Service:
     ) -> list[bytes]:
         return await pipeline.encode(await pipeline.score(body, report_bad_rows=report_bad_rows), explain=explain)
 
-    async def describe_rollout(self) -> dict[str, Any]:
-        return {}
+    async def describe_rollout(self) -> RolloutDescription:
+        serving = UsedVersion(name="glm-26", version="1.0.0", digest=self.serving.components.digest)
+        return RolloutDescription(serving=serving, previous=None, canary=None, shadow=None, rejected=())
 
     async def drift(self) -> dict[str, Any] | None:
         return None
