@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope, Send
 
+from serve_app.api.incoming import Incoming
 from serve_app.api.request import request_id
 from serve_app.errors import (
     AccessError,
@@ -28,6 +29,7 @@ from serve_app.errors import (
     KeysError,
     MalformedGzipError,
     MalformedJSONError,
+    NotScorableError,
     OverloadedError,
     RequestError,
     ScoringError,
@@ -37,7 +39,7 @@ from serve_app.errors import (
 )
 from serve_app.serving.pipeline import Pipeline
 
-__all__ = ["JSON_TYPE", "error_response", "json_response", "respond", "version_header"]
+__all__ = ["JSON_TYPE", "error_response", "json_response", "refuse", "respond", "version_header"]
 
 _logger = logging.getLogger("ray.serve")  # the logger whose records Ray Serve keeps with the replica's
 _STATUS: dict[type[RequestError], int] = {
@@ -91,6 +93,19 @@ async def respond(
         await send({"type": "http.response.body", "body": pieces[-1]})
 
 
+async def refuse(incoming: Incoming, send: Send, status: int, headers: Sequence[Header], pieces: Sequence[bytes]) -> None:
+    """Sends a response to a request whose body may not have been read, and drops some of that body before the response ends.
+
+    The client has all of the response at once; only the end of the connection waits.
+    """
+    content = b"".join(pieces)
+    length = (b"content-length", b"%d" % len(content))
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": content, "more_body": True})
+    await incoming.drain()
+    await send({"type": "http.response.body", "body": b""})
+
+
 def version_header(pipeline: Pipeline) -> Header:
     """The header that names the model version of a response."""
     return b"x-model-version", pipeline.components.version_label.encode()
@@ -134,6 +149,9 @@ def _request_refusal(error: RequestError) -> _Refusal:
     headers = (_CLOSE,) if status in {408, 413} else ()
     if isinstance(error, InvalidRowsError):
         return _Refusal(status, error.problems[0].code, str(error), headers, error.problems)
+    if isinstance(error, NotScorableError) and error.row is not None:
+        problem = FieldProblem(error.row, None, error.code, str(error))
+        return _Refusal(status, error.code, str(error), headers, [problem])
     return _Refusal(status, error.code, str(error), headers)
 
 
