@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 ROOT := $(CURDIR)
 
-.PHONY: install install-data run test test-docker faults soak check fuzz audit stress stress-compare stress-capacity bench bench-pins charts \
+.PHONY: install install-data run test test-slow test-docker faults soak check fuzz audit stress stress-compare stress-capacity bench bench-pins charts \
   demo-scaling screenshots data pins clean
 
 install: .venv/.installed
@@ -12,8 +12,14 @@ install-data: .venv/.installed-data
 run: .venv/.installed
 	@exec $(BIN)/python -m serve_app run
 
+# Unit tests and real services, in two processes, each with one thread: more would only wait for each other on two CPUs.
+# For a part of them: python -m pytest tests/unit
 test: .venv/.installed-dev data
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# Every command of the documents, as a reader types them; needs port 1313.
+test-slow: .venv/.installed-dev data
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
 
 # Runs the image and the cluster. Needs Docker with compose, and the image python:3.11-slim-bookworm or a registry to pull it from.
 test-docker: .venv/.installed-dev data
