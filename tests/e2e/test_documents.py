@@ -15,12 +15,8 @@ import pytest
 import requests
 from support.documents import SCRIPTS, blocks, find_block, read_page
 from support.reader import URL, Reader
-<<<<<<< HEAD
-from support.serving import run_command, serve, wait_until, write_config
-from support.variants import publish_variant
-=======
 from support.serving import serve, wait_until, write_config
->>>>>>> tests
+from support.variants import publish_variant
 
 from serve_app.config import PROJECT_ROOT
 
