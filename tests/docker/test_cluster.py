@@ -36,7 +36,7 @@ Tell = Callable[[str], None]
 @pytest.fixture(scope="module")
 def model() -> Iterator[tuple[Path, Components]]:
     """One that was trained here: its manifest tells all that metrics can tell."""
-    draft, _ = train(PROJECT_ROOT / "data" / "train.csv", target="y")
+    draft, _ = train(PROJECT_ROOT / "data" / "train.csv", target="y", method="two-stage")
     with mountable(draft) as mounted:
         yield mounted
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from support.reference_rows import Expected, ReferenceReader, is_strict_json
@@ -99,7 +101,15 @@ def _same_bits(found: NDArray[np.float64], wanted: NDArray[np.float64]) -> bool:
 
 
 def minimised(body: bytes, fails: Callable[[bytes], bool]) -> bytes:
-    """A body that still fails, from which no part can be removed; tries large parts first."""
+    """A body that still fails, without the rows, fields and bytes that it can lose; tries large parts first."""
+    with contextlib.suppress(msgspec.MsgspecError, RecursionError):
+        body = next((bytes(row) for row in msgspec.json.decode(body, type=list[msgspec.Raw]) if fails(bytes(row))), body)
+    with contextlib.suppress(msgspec.MsgspecError, RecursionError):
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        for name in list(fields):
+            fewer = {other: value for other, value in fields.items() if other != name}
+            fields = fewer if fails(msgspec.json.encode(fewer)) else fields
+        body = msgspec.json.encode(fields) if fails(msgspec.json.encode(fields)) else body
     size = max(1, len(body) // 2)
     while size:
         at = 0
