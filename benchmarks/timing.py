@@ -1,4 +1,4 @@
-"""How long a piece of work takes in one process. Imports nothing, so that it runs in any rival's environment."""
+"""The time of a piece of work in one process. Imports only the standard library: it runs in every rival's environment."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 __all__ = ["median_time"]
 
-_LOOP_S = 0.002  # far above what reading the clock costs
+_LOOP_S = 0.002  # much longer than reading the clock takes
 
 
 def median_time(work: Callable[[], object], seconds: float) -> float:
-    """The median time of ``work``, in seconds, repeated for about ``seconds`` (three times at least)."""
-    work()  # what the first call alone has to do is not part of it
+    """The median time of ``work`` in seconds, repeated for about ``seconds`` and at least three times."""
+    work()  # the first call may do more
     start = time.perf_counter()
     work()
     loops = max(1, round(_LOOP_S / max(time.perf_counter() - start, 1e-9)))

@@ -9,10 +9,11 @@ import re
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serve_app.api.incoming import Incoming
 from serve_app.api.key_file import Scope as KeyScope
 from serve_app.api.keyring import Keyring
 from serve_app.api.request import route_path
-from serve_app.api.responses import error_response, respond, version_header
+from serve_app.api.responses import error_response, refuse, version_header
 from serve_app.api.service import Service
 from serve_app.errors import AccessError, KeysError
 
@@ -48,7 +49,7 @@ class KeyGuard:
             account = self._keyring.admit(authorization, _SCOPES.get(path))
         except (AccessError, KeysError) as error:
             status, headers, pieces = error_response(scope, error)
-            await respond(send, status, [*headers, version_header(self._service.serving)], pieces)
+            await refuse(Incoming(receive), send, status, [*headers, version_header(self._service.serving)], pieces)
             return
         with account:
             await self._app(scope, receive, send)

@@ -40,7 +40,10 @@ _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 # Without this, Ray Serve runs two more tasks per request, to cancel it when its client disconnects or a time limit passes. They
 # are not needed: reading the body notices the disconnect, scoring takes milliseconds, and predict.py has its own time limits.
 _NO_WATCHING = (b"x-request-disconnect-disabled", b"?1")
+# Here Ray Serve tells everyone the names and prefixes of its applications. HAProxy refuses this path, too.
+_ROUTES = "/-/routes"
 _CODES = {400: "bad_request", 404: "not_found", 408: "request_timeout", 503: "unavailable"}
+_MESSAGES = {404: "Not Found", 503: "the service is overloaded; try again"}
 
 
 class OuterLayer:
@@ -57,6 +60,9 @@ class OuterLayer:
         """Passes the request on with the allowed headers only, and any error back as JSON."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        if scope["path"].lower() == _ROUTES:
+            await _send_error(404, b"", send)
             return
         scope["headers"] = [
             header
@@ -80,7 +86,7 @@ class OuterLayer:
 
 
 async def _send_error(status: int, request_id: bytes, send: Send) -> None:
-    message = "the service is overloaded; try again" if status == 503 else "Ray Serve could not handle the request"
+    message = _MESSAGES.get(status, "Ray Serve could not handle the request")
     code = _CODES.get(status, "internal_error")
     body = msgspec.json.encode(ErrorBody.of(code, message, request_id.decode("latin-1")))
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id)]

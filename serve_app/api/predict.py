@@ -15,7 +15,8 @@ from starlette.types import Receive, Scope, Send
 
 from serve_app.api.body import ClientGoneError, read_body
 from serve_app.api.body_budget import BodyBudget, Reservation
-from serve_app.api.responses import JSON_TYPE, error_response, respond, version_header
+from serve_app.api.incoming import Incoming
+from serve_app.api.responses import JSON_TYPE, error_response, refuse, respond, version_header
 from serve_app.api.service import Service
 from serve_app.serving.pipeline import Pipeline
 
@@ -43,23 +44,27 @@ class PredictEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request. Whatever goes wrong, the client gets a response, unless it has disconnected."""
         pipeline = self._service.serving
+        incoming = Incoming(receive)
         reservation = Reservation(self._budget)
         body: bytes | bytearray = b""
         try:
             options = _read_options(scope.get("query_string", b""))
-            body = await read_body(scope, receive, self._limits, reservation)
+            body = await read_body(scope, incoming, self._limits, reservation)
             pipeline = self._service.choose()  # not earlier: the version may change while a body arrives
             pieces = await self._score(body, options, pipeline)
+            status, headers = 200, [JSON_TYPE]
         except ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001 - the boundary: every error becomes a response
             status, headers, pieces = error_response(scope, error)
-            await respond(send, status, [*headers, version_header(pipeline)], pieces)
-            return
         finally:
-            del body  # free the memory with its reservation: the client may be slow to read the answers
+            del body  # free the memory with its reservation: the client may be slow to read the response
             reservation.release()
-        await respond(send, 200, [JSON_TYPE, version_header(pipeline)], pieces, self._limits.send_timeout_s)
+        headers.append(version_header(pipeline))
+        if status == 200:
+            await respond(send, status, headers, pieces, self._limits.send_timeout_s)
+        else:
+            await refuse(incoming, send, status, headers, pieces)
 
     async def _score(self, body: bytes | bytearray, options: _Options, pipeline: Pipeline) -> list[bytes]:
         async with asyncio.timeout(self._limits.score_timeout_s):

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope, Send
 
+from serve_app.api.incoming import Incoming
 from serve_app.api.request import request_id
 from serve_app.errors import (
     AccessError,
@@ -37,7 +38,7 @@ from serve_app.errors import (
 )
 from serve_app.serving.pipeline import Pipeline
 
-__all__ = ["JSON_TYPE", "error_response", "json_response", "respond", "version_header"]
+__all__ = ["JSON_TYPE", "error_response", "json_response", "refuse", "respond", "version_header"]
 
 _logger = logging.getLogger("ray.serve")  # the logger whose records Ray Serve keeps with the replica's
 _STATUS: dict[type[RequestError], int] = {
@@ -89,6 +90,19 @@ async def respond(
         for piece in pieces[:-1]:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": pieces[-1]})
+
+
+async def refuse(incoming: Incoming, send: Send, status: int, headers: Sequence[Header], pieces: Sequence[bytes]) -> None:
+    """Sends a response to a request whose body may not have been read, and drops some of that body before the response ends.
+
+    The client has all of the response at once; only the end of the connection waits.
+    """
+    content = b"".join(pieces)
+    length = (b"content-length", b"%d" % len(content))
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": content, "more_body": True})
+    await incoming.drain()
+    await send({"type": "http.response.body", "body": b""})
 
 
 def version_header(pipeline: Pipeline) -> Header:

@@ -14,7 +14,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,11 +29,12 @@ from serve_app.operations.stop_signals import StopSignal, on_stop_signals, raise
 __all__ = ["address", "join", "prepare_to_connect", "running", "start_alone", "start_head"]
 
 _CLUSTER_PORT = 6379
-_REDIS_PASSWORD_FILE = "SERVE_APP_REDIS_PASSWORD_FILE"
+_REDIS_PASSWORD_FILE = "SERVE_APP_REDIS_PASSWORD_FILE"  # noqa: S105 - the name of a variable
 _METRICS_PORT = 8080  # of each node of a cluster, for Prometheus
 _START_TIMEOUT_S = 120
 _POLL_INTERVAL_S = 0.1
 _DRAIN_REQUEST_TIMEOUT_S = 10
+_GCS = "--gcs-address="
 _STACK_TRACE = re.compile(r"\) \[0x[0-9a-f]+\]|StackTrace")
 
 
@@ -125,14 +125,26 @@ def prepare_to_connect(address: str) -> str:
         address: ``auto`` is the cluster that was started last on this machine.
     """
     if address == "auto":
-        with contextlib.suppress(OSError):
-            address = Path(tempfile.gettempdir(), "ray", "ray_current_cluster").read_text(encoding="utf-8").strip()
+        address = _latest_cluster() or address
     if address.startswith("127."):
         os.environ[CLUSTERS] = "0"  # otherwise Ray takes the machine's other address, where nobody listens
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray looks for a token by itself only where it finds the cluster, too
     os.environ["RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP"] = "1"  # there is no other here, whatever serve.env says
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # Ray Serve's threads would start a Ray of their own once this one is shut down
     return address
+
+
+def _latest_cluster() -> str | None:
+    """The address of the cluster that was started last on this machine, which each raylet has in its command line.
+
+    The file in which Ray notes an address is written by ``ray start`` only, and outlives the cluster.
+    """
+    found: list[tuple[float, str]] = []
+    for process in psutil.process_iter(["name", "cmdline", "create_time"]):
+        if process.info["name"] == "raylet":
+            words = process.info["cmdline"] or ()
+            found += [(process.info["create_time"], word.removeprefix(_GCS)) for word in words if word.startswith(_GCS)]
+    return max(found)[1] if found else None
 
 
 def address() -> str:

@@ -113,6 +113,11 @@ class Preprocessor:
             logger.warning("not ready: %s", str(error) or "the round trip takes too long")
             return False
 
+    @property
+    def falls_back(self) -> bool:
+        """Whether the replica cannot use the version that should serve, and answers with another."""
+        return "serving" in self._versions.unavailable()
+
     async def describe_rollout(self) -> RolloutDescription:
         """Which versions this replica uses for what, and what it rejected."""
         return self._versions.describe()

@@ -60,7 +60,7 @@ def cluster(images: dict[str, str], model: tuple[Path, Components], tell: Tell) 
 def load(cluster: Compose, model: tuple[Path, Components], example: dict[str, Any]) -> SteadyLoad:
     """The example row from a few clients: there to notice faults, not to find limits."""
     _, components = model
-    expected = {components.manifest.version: score(components, [example])}
+    expected = {components.version_label: score(components, [example])}
     return SteadyLoad(cluster.url, [example], expected, clients=CLIENTS, pause_s=0.02, timeout_s=30)
 
 
@@ -188,7 +188,7 @@ def test_a_container_that_is_killed_costs_at_most_what_it_was_answering(
         kill_main_process(killed)
         start = time.monotonic()
         wait_until(lambda: inspect(killed)["RestartCount"] > restarts, "a restart", REPLICAS_S)
-        wait_until(lambda: cluster.can_deploy(), "a roll-out", ROLL_OUT_S)
+        wait_until(cluster.can_deploy, "a roll-out", ROLL_OUT_S)
         rolled_out_s = time.monotonic() - start
         cluster.wait_until_whole(NODES)
     outcome = load.take()

@@ -57,7 +57,7 @@ class Reader:
         self._services.close()
 
     def run(self, block: Block) -> None:
-        """Runs a block; fails if a command does, or prints something else than the page says. Pages assume that a service runs."""
+        """Runs a block, while a service is up; fails if a command does, or prints something else than the page says."""
         commands = _commands(block.text)
         if self._server is None and not any(map(_SERVES.match, commands)):
             self.serve()

@@ -1,4 +1,4 @@
-"""Prints how many seconds orjson takes to decode a file; run in this environment, because the service has no orjson.
+"""Prints the time in seconds that orjson needs to decode a file. It runs in this environment: the service has no orjson.
 
 python -m benchmarks.rivals.fastapi_numpy.decode FILE SECONDS
 """
