@@ -108,15 +108,22 @@ def ready(config: Path, host: str | None, timeout: float) -> None:
 @click.argument("components", type=PATH)
 @click.option("--canary", type=click.FloatRange(0, 1), help="Share of the requests that the version answers, on trial.")
 @click.option("--shadow", type=click.FloatRange(0, 1), help="Share of the requests that it gets a copy of, on trial.")
+@click.option(
+    "--allow-schema-change",
+    is_flag=True,
+    help="Deploy the version even if clients must send other rows than for the one that serves.",
+)
 @address_option
-def deploy(components: Path, canary: float | None, shadow: float | None, address: str) -> None:
+def deploy(components: Path, canary: float | None, shadow: float | None, allow_schema_change: bool, address: str) -> None:
     """Have the running service switch to other COMPONENTS, without a pause; they are verified first."""
     from serve_app.operations.release import deploy as release
 
     if canary is not None and shadow is not None:
         raise click.UsageError("--canary and --shadow are two trials; begin one after the other")
     with console.status("Verifying, loading, switching ..."):
-        _announce_release(release(components, canary=canary, shadow=shadow, address=address))
+        _announce_release(
+            release(components, canary=canary, shadow=shadow, allow_schema_change=allow_schema_change, address=address)
+        )
 
 
 @click.command()
@@ -136,6 +143,8 @@ def _announce_release(release: Release) -> None:
     for role, trial in (("canary", release.rollout.canary), ("shadow", release.rollout.shadow)):
         if trial is not None:
             console.print(f"{trial.name} {trial.version} is its {role}, with {trial.share:.0%} of the requests")
+    if release.schema_changes:
+        console.print("Clients must send other rows:", *release.schema_changes, sep="\n  ", markup=False)
 
 
 def _announce_service(service: Any) -> None:
