@@ -2,8 +2,8 @@
 
 Owns the words and the rules. Pure: knows no table and no page. A warning needs a difference that chance hardly explains:
 
-- *No better than the majority*: the log loss of the held-back rows is not clearly below that of the class shares: by less than
-  two standard errors of the mean difference, row by row.
+- *No better than the majority*: the log loss of the held-back rows is not below that of the class shares; or it is so by less
+  than two standard errors of the mean difference, row by row, and the AUC is not above a half by three.
 - *Miscalibrated*: the probabilities of the held-back rows are too high or too low on average, by 0.03 or a quarter of the rarer
   class's share; or they are too extreme or too cautious (Spiegelhalter 1986), by 0.03 on average over ten groups of rows; and
   in either case by more than three standard errors. With more than two classes this is asked of the predicted class.
@@ -39,7 +39,9 @@ class Verdict:
 
 def judge(figures: Figures, classes: NDArray[np.intp], probabilities: Array, shares: Array) -> Verdict:
     """Judges a model by the held-back rows; arguments as for ``measure``, whose result is ``figures``."""
-    is_better = _is_better_than_majority(classes, probabilities, shares)
+    is_better = figures.log_loss < figures.majority_log_loss and (
+        _gains_clearly(classes, probabilities, shares) or _ranks_surely(figures)
+    )
     miscalibration = _miscalibration(classes, probabilities)
     rows = f"{figures.rows:,} held-back rows"
     warnings = (
@@ -56,10 +58,19 @@ def judge(figures: Figures, classes: NDArray[np.intp], probabilities: Array, sha
     return Verdict(sentence, tuple(warnings))
 
 
-def _is_better_than_majority(classes: NDArray[np.intp], probabilities: Array, shares: Array) -> bool:
+def _gains_clearly(classes: NDArray[np.intp], probabilities: Array, shares: Array) -> bool:
     own = -np.log(np.maximum(probabilities[np.arange(len(classes)), classes], _LEAST_PROBABILITY))
     gains = -np.log(np.maximum(shares[classes], _LEAST_PROBABILITY)) - own
     return bool(gains.mean() > _CLEARLY * gains.std() / np.sqrt(len(gains)))
+
+
+def _ranks_surely(figures: Figures) -> bool:
+    """Whether chance does not explain the AUC of two classes (Mann and Whitney 1947)."""
+    if figures.positive_share is None:
+        return False
+    positives = figures.positive_share * figures.rows
+    deviation = np.sqrt((figures.rows + 1) / (12 * positives * (figures.rows - positives)))
+    return bool(figures.auc - 0.5 > _SURELY * deviation)
 
 
 def _miscalibration(classes: NDArray[np.intp], probabilities: Array) -> str | None:
