@@ -34,6 +34,7 @@ from serve_app.errors import (
     AccessError,
     KeysError,
 )
+from serve_app.serving.drift_window import WindowDrift
 from serve_app.serving.pipeline import Pipeline
 
 __all__ = ["ASGIApp", "build_http_app"]
@@ -67,7 +68,7 @@ class Service(Protocol):
         """Which versions are used for what, as JSON values."""
         ...
 
-    async def drift(self) -> dict[str, Any] | None:
+    async def drift(self) -> WindowDrift | None:
         """How far the rows have moved from the training rows; None where that cannot be told."""
         ...
 
@@ -238,7 +239,8 @@ async def _drift_response(service: Service) -> Response:
     if found is None:
         raise HTTPException(404, "the manifest of this model does not tell how its training rows were distributed")
     manifest = service.serving.components.manifest
-    return json_response(msgspec.json.encode({"model": manifest.name, "version": manifest.version, **found}))
+    model = {"model": manifest.name, "version": manifest.version}
+    return json_response(msgspec.json.encode(model | msgspec.structs.asdict(found)))
 
 
 def _options(scope: Scope) -> tuple[bool, bool]:

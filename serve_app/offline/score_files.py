@@ -32,7 +32,8 @@ from serve_app.offline.answer_writers import LinesWriter, answers_writer, column
 from serve_app.offline.pieces import PIECE_BYTES, Format, Numbered, Piece, Record, file_system, plan, records
 from serve_app.scoring.arrays import Array, concatenate
 from serve_app.scoring.cells import cell_text, excerpt
-from serve_app.scoring.drift import Counts, scores_of
+from serve_app.scoring.distribution import scores_of
+from serve_app.scoring.drift_counts import Counts
 from serve_app.scoring.rows import RowChunk, RowParser
 from serve_app.scoring.scorers import predicted_class_indices
 
@@ -146,7 +147,7 @@ def count_files(source: str, components: Components) -> tuple[Counts, int]:
             values, problems = _read_rows(parser, [record for _, record in some])
             refused += len(problems)
             if len(values):
-                counts.update(values, scores_of(components.scorer.score(components.encoder.encode(values))))
+                counts.update(values, scores_of(components.score(values)))
     return counts, refused
 
 
@@ -208,7 +209,7 @@ def score_piece(  # noqa: PLR0913 - what a piece is, where it is, and how its an
     ):
         for some in _batches(records(system, piece, columns)):
             values, problems = _read_rows(parser, [record for _, record in some])
-            probabilities = components.scorer.score(components.encoder.encode(values)) if len(values) else None
+            probabilities = components.score(values) if len(values) else None
             good = [one for index, one in enumerate(some) if index not in problems]
             if probabilities is not None:
                 answers.write_columns(_answers(components, piece, good, keep, probabilities))

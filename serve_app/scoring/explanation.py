@@ -1,12 +1,12 @@
 """Why a row got its answer: what each raw column contributes to its score.
 
-Owns the arithmetic and the words. Of a linear model the contribution of a column is the sum over its features of coefficient
-times feature; of trees it is what TreeSHAP (Lundberg et al. 2020, by the ``shap`` package) gives. With the base they add up to
-the score: of two classes the log-odds of the positive one, of more the predicted class's part of the softmax; of a forest,
-whose trees average probabilities, the probability. ``shap`` is imported when the first row is explained, not before.
+Owns the arithmetic and the words. In a linear model, the contribution of a column is the sum of coefficient times feature over
+its features. For trees, it is computed by TreeSHAP (Lundberg et al. 2020, in the ``shap`` package, which is imported when the
+first row is explained). The contributions and the base add up to the score: the log-odds of the positive class; with three or
+more classes, the predicted class's input to the softmax; for a forest, whose trees average probabilities, the probability.
 
-Steps before the estimator that fill in or scale each feature by itself leave it the feature that it was. Nothing can be said
-of an estimator that is neither linear nor trees, and nothing is said where the sum is not what was answered.
+Steps that impute or scale features one by one do not change which column a feature belongs to, so estimators after such steps
+are explained as well. Refuses other estimators, and explanations that do not add up to the answer.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ __all__ = ["Explainer", "Explanation", "Reason"]
 Scale = Literal["log_odds", "class_score", "probability"]
 
 _MOST_REASONS = 5
-_SLICE_ROWS = 2  # shap lets no other thread run meanwhile: some milliseconds of a forest
-_TOLERANCE = 1e-6  # of a probability; what is right is so to about 1e-12
+_SLICE_ROWS = 2  # shap holds the interpreter's lock: some milliseconds for a forest
+_TOLERANCE = 1e-6  # of a probability; a correct explanation is accurate to about 1e-12
 
 
 class _Parts(NamedTuple):
-    """What a model is made of: one output where two classes have one score, else one for each class."""
+    """How a model makes its scores: one output if two classes share one score, else one for each class."""
 
     scale: Scale
     contributions: Callable[[Array], Array]  # (rows, features) to (rows, features, outputs)
@@ -45,14 +45,14 @@ class _Parts(NamedTuple):
     steps: Sequence[Step] = ()
 
     def probabilities(self, sums: Array) -> Array:
-        """What scores, of shape (rows, outputs), mean."""
+        """Probabilities of shape (rows, outputs) for scores of that shape."""
         if self.scale == "probability":
             return sums
         return softmax(sums) if self.scale == "class_score" else np.asarray(expit(sums))
 
 
 class Reason(msgspec.Struct, frozen=True):
-    """What one column does."""
+    """One column and its effect on the score, in words and as a number."""
 
     column: str
     text: str
@@ -60,7 +60,11 @@ class Reason(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """Of one row. ``base`` and all contributions add up to ``score``, which is the ``scale`` of ``of_class``."""
+    """The explanation of one row.
+
+    ``base`` and ``contributions`` add up to ``score``: the log-odds, the input to the softmax or the probability, as ``scale``
+    says, of the class ``of_class``.
+    """
 
     of_class: Any
     scale: Scale
@@ -74,10 +78,10 @@ class Explainer:
     """Explains the answers of one model.
 
     Args:
-        model: the fitted estimator. Nothing is done with it before the first row is to be explained.
-        encoder: makes the model's features.
-        scorer: gives the answers that are explained.
-        classes: of the answers, in the order of the probabilities.
+        model: the fitted estimator, not used before the first row is explained.
+        encoder: of the model's features.
+        scorer: of the answers that are explained.
+        classes: in the order of the probabilities.
     """
 
     def __init__(self, model: Any, encoder: FeatureEncoder, scorer: Scorer, classes: Sequence[Any]) -> None:
@@ -93,7 +97,7 @@ class Explainer:
     def _parts(self) -> _Parts:
         apart = take_apart(self._model)
         if apart is None:
-            raise NotExplainableError("a step before the estimator makes other features of the columns")
+            raise NotExplainableError("a step before the estimator changes which features there are")
         steps, estimator = apart
         return (_linear_parts(estimator) or _tree_parts(estimator))._replace(steps=steps)
 
@@ -102,10 +106,10 @@ class Explainer:
 
         Args:
             values: shape (rows, columns).
-            predicted: the position of each row's predicted class; of two classes it is the positive one that is explained.
+            predicted: the position of each row's predicted class; of two classes, the positive one is explained in any case.
 
         Raises:
-            NotExplainableError: the model is neither linear nor trees, or shap is not installed, or takes it for another model.
+            NotExplainableError: the model is neither linear nor made of trees, shap is not installed, or its result is wrong.
         """
         if not len(values):
             return []
@@ -133,7 +137,7 @@ class Explainer:
             reasons=[
                 Reason(
                     self._columns[index].name,
-                    f"{_said(self._columns[index], values[index])} {'raises' if contributions[index] > 0 else 'lowers'}",
+                    f"{_words(self._columns[index], values[index])} {'raises' if contributions[index] > 0 else 'lowers'}",
                     float(contributions[index]),
                 )
                 for index in strongest.tolist()
@@ -142,7 +146,7 @@ class Explainer:
         )
 
     def _contributions(self, matrix: Array, classes: NDArray[np.intp]) -> tuple[Array, Array]:
-        """Of each feature, shape (rows, features), and the base, shape (rows,), for the given class of each row."""
+        """Contributions of shape (rows, features) and bases of shape (rows,) to the score of the given class of each row."""
         parts = self._parts
         found = parts.contributions(standardise(matrix, parts.steps))
         rows = np.arange(len(matrix))
@@ -150,7 +154,7 @@ class Explainer:
         explained = parts.probabilities(found.sum(axis=1) + parts.bases)[rows, outputs]
         answered = self._scorer.score(matrix)[rows, classes]
         if not (np.abs(explained - answered) <= _TOLERANCE).all():
-            raise NotExplainableError("what its columns contribute does not add up to what was answered")
+            raise NotExplainableError("the contributions of its columns do not add up to its answers")
         return found[rows, :, outputs], parts.bases[outputs]
 
 
@@ -171,13 +175,13 @@ def _tree_parts(model: Any) -> _Parts:
 
     is_boosted = isinstance(model, HistGradientBoostingClassifier)
     if not is_boosted and not isinstance(model, (ExtraTreesClassifier, RandomForestClassifier, DecisionTreeClassifier)):
-        raise NotExplainableError(f"a {type(model).__name__} is neither linear nor trees")
+        raise NotExplainableError(f"a {type(model).__name__} is neither linear nor made of trees")
     if is_boosted and model.is_categorical_ is not None:
-        raise NotExplainableError("its trees split categories, which the package shap does not know of")
+        raise NotExplainableError("its trees split categories, which the package shap does not support")
     try:
         import shap
     except ModuleNotFoundError as error:
-        raise NotExplainableError("trees are explained by the package shap, which make install-data installs") from error
+        raise NotExplainableError("the package shap is not installed; make install-data installs it") from error
     explainer = shap.TreeExplainer(model)
 
     def contributions(matrix: Array) -> Array:
@@ -189,7 +193,7 @@ def _tree_parts(model: Any) -> _Parts:
     return _Parts(scale, contributions, bases)
 
 
-def _said(column: Column, value: float) -> str:
+def _words(column: Column, value: float) -> str:
     if np.isnan(value):
         return f"{column.name} missing"
     if column.is_categorical:

@@ -19,6 +19,7 @@ from serve_app.config import Settings
 from serve_app.errors import ComponentsError, NotScorableError, ScoringError
 from serve_app.scoring.arrays import Array
 from serve_app.serving.autoscaling import BODY_BYTES
+from serve_app.serving.drift_window import WindowDrift
 from serve_app.serving.loopback import keep_calls_on_loopback
 from serve_app.serving.pipeline import Pipeline
 from serve_app.serving.shadow import Shadow
@@ -104,7 +105,7 @@ class Preprocessor:
         """What scaling.py goes by, beside the queue; Ray Serve asks twice a second."""
         return {BODY_BYTES: self._body_bytes}
 
-    async def drift(self) -> dict[str, Any] | None:
+    async def drift(self) -> WindowDrift | None:
         """How far the rows have moved from those that trained the model; None where its manifest does not tell of them.
 
         Raises:

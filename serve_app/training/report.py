@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from serve_app.atomic_files import replacing
 from serve_app.components.manifest import Manifest
 from serve_app.scoring.arrays import Array
-from serve_app.scoring.drift import Bins
+from serve_app.scoring.distribution import Bins
+from serve_app.scoring.drift import BinsDrift, DriftReport
 from serve_app.training.evaluation import measure
 from serve_app.training.results import Evidence, TrainingReport
 
@@ -53,33 +54,32 @@ def write_report(path: Path, manifest: Manifest, report: TrainingReport) -> str:
     return f"{path}: the report"
 
 
-def write_drift_report(path: Path, manifest: Manifest, found: Mapping[str, Any]) -> str:
-    """Writes what ``drift.compare`` found of a file's rows as a page, and says so in a sentence; or says why there is none."""
+def write_drift_report(path: Path, manifest: Manifest, found: DriftReport) -> str:
+    """Writes the drift of a file's rows as a page and returns a sentence that says so, or why there is no page."""
     try:
         import matplotlib as mpl
     except ModuleNotFoundError:
         return "There is no page: its plots take matplotlib, which make install-data installs."
     distribution = manifest.distribution
-    if not distribution or not found["rows"]:
+    if not distribution or not found.score:
         raise ValueError("there is nothing to draw")
-    pairs = [("score", distribution.score, found["score"])]
-    pairs += [(name, bins, found["columns"][name]) for name, bins in distribution.columns.items()]
-    pairs[1:] = sorted(pairs[1:], key=lambda pair: -float(pair[2]["psi"]))
+    pairs = [(name, bins, found.columns[name]) for name, bins in distribution.columns.items()]
+    pairs = [("score", distribution.score, found.score), *sorted(pairs, key=lambda pair: -pair[2].psi)]
     with mpl.rc_context(_PLOTS):
-        sections = [(f"{name}: {one['psi']:.4f}, {one['verdict']}", _shares_plot(bins, one)) for name, bins, one in pairs]
-    said = f"Population stability index of {found['rows']:,} rows beside the {distribution.rows:,} that trained the model."
+        sections = [(f"{name}: {one.psi:.4f}, {one.verdict}", _shares_plot(bins, one)) for name, bins, one in pairs]
+    said = f"Population stability index of {found.rows:,} rows beside the {distribution.rows:,} that trained the model."
     _write_page(path, f"Drift of {manifest.name} {manifest.version}", f"<p>{html.escape(said)}</p>", sections)
     return f"{path}: the page"
 
 
-def _shares_plot(bins: Bins, found: Mapping[str, Any]) -> str:
+def _shares_plot(bins: Bins, found: BinsDrift) -> str:
     named = (
         [f"≤ {edge:.4g}" for edge in bins.edges] + [f"> {bins.edges[-1]:.4g}"] if bins.edges else list(map(_plain, bins.levels))
     )
     figure, (axes,) = _figure(1, height=2.4)
     places = np.arange(len(bins.shares))
     axes.bar(places - 0.2, bins.shares, 0.4, label="training")
-    axes.bar(places + 0.2, found["shares"], 0.4, label="now")
+    axes.bar(places + 0.2, found.shares, 0.4, label="now")
     axes.set_xticks(places, [*named, "missing"], rotation=30, ha="right", fontsize=7)
     axes.legend(fontsize=7)
     return _svg(figure)

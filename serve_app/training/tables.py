@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,11 @@ class Table:
     path: Path
     columns: Mapping[str, Sequence[str]]
     first_row: int = 1
+
+    def row(self, index: int, names: Iterable[str]) -> dict[str, str | None]:
+        """One row as a client would send it, with the columns ``names``."""
+        cells = {name: self.columns[name][index] for name in names}
+        return {name: None if is_null(cell) else cell for name, cell in cells.items()}
 
     def error(self, reason: str) -> TableError:
         """Something is wrong with the table."""

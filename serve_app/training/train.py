@@ -18,11 +18,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from serve_app.components.golden_rows import choose_golden_rows
 from serve_app.components.manifest import Draft, Manifest
 from serve_app.errors import SettingsError
-from serve_app.scoring import drift
 from serve_app.scoring.arrays import Array
 from serve_app.scoring.cells import excerpt
+from serve_app.scoring.distribution import describe, scores_of
 from serve_app.scoring.schema import Feature, Schema, UnknownPolicy, selected_columns
 from serve_app.training.column_kinds import Correction, infer_schema
 from serve_app.training.evaluation import ThresholdRule, choose_threshold, leaking_columns, measure
@@ -35,7 +36,6 @@ __all__ = ["Array", "train"]
 _VALIDATION_SHARE = 0.2
 _MIN_ROWS_PER_CLASS = 5  # so that one of them is held back
 _MAX_CLASSES = 100
-_GOLDEN_ROWS = 20
 _DEFAULT_FOLDS = 5  # where a rule for the threshold needs some, and none were asked for
 _INTEGER = re.compile(r"[+-]?\d{1,15}", re.ASCII)
 
@@ -133,7 +133,7 @@ def train(  # noqa: PLR0913 - one keyword for each choice that a user has
         evidence=Evidence(schema, class_names, values, known.rows, fitted, held_back, probabilities[held_back], model.score),
     )
     # Of the score as it is on rows that the model does not know: on those that it was fitted on it is surer of itself.
-    scores = drift.scores_of(probabilities[held_back])
+    scores = scores_of(probabilities[held_back])
     try:
         manifest = Manifest(
             name=_label(path.stem) if name is None else name,
@@ -145,7 +145,7 @@ def train(  # noqa: PLR0913 - one keyword for each choice that a user has
             features=model.features,
             selected_features=tuple(names),
             training=report.as_json(),
-            distribution=drift.describe(used, values_used, scores),
+            distribution=describe(used, values_used, scores),
         )
     except ValueError as error:
         raise SettingsError(str(error)) from error
@@ -267,14 +267,8 @@ def _golden_rows(table: Table, schema: Schema, used: Sequence[str], fitted: NDAr
     refused = [column.name for column in schema.columns if column.null == "reject"]
     rows = [row for row in fitted.tolist() if not any(is_null(table.columns[name][row]) for name in refused)]
     with_null = [row for row in rows if any(is_null(table.columns[name][row]) for name in used)]
-    chosen = list(dict.fromkeys([*with_null[: _GOLDEN_ROWS // 2], *rows]))[:_GOLDEN_ROWS]
-    return [
-        {
-            column.name: None if is_null(table.columns[column.name][row]) else table.columns[column.name][row]
-            for column in schema.columns
-        }
-        for row in chosen
-    ]
+    names = [column.name for column in schema.columns]
+    return [table.row(row, names) for row in choose_golden_rows(rows, with_null)]
 
 
 def _label(stem: str) -> str:

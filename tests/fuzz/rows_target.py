@@ -15,10 +15,20 @@ import atheris
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-with atheris.instrument_imports(include=["serve_app.scoring.rows", "serve_app.scoring.cells", "serve_app.api.inflate"]):
+with atheris.instrument_imports(
+    include=[
+        "serve_app.scoring.rows",
+        "serve_app.scoring.fast_rows",
+        "serve_app.scoring.thorough_rows",
+        "serve_app.scoring.cell_readers",
+        "serve_app.scoring.cells",
+        "serve_app.scoring.json_syntax",
+        "serve_app.scoring.nesting",
+        "serve_app.api.inflate",
+    ]
+):
     from serve_app.api import inflate as compression
-    from serve_app.scoring import cells as values
-    from serve_app.scoring import rows
+    from serve_app.scoring import cells, rows
 
 import numpy as np
 from support.strict_json import strictly_json
@@ -30,7 +40,7 @@ from serve_app.errors import BodyTooLargeError, MalformedGzipError, MalformedJSO
 LIMITS = Limits(max_rows=50)
 COMPONENTS = load_components(PROJECT_ROOT / "model_components")
 PARSER = COMPONENTS.parser(LIMITS.max_rows, max_text_characters=LIMITS.max_text_characters, max_nesting=LIMITS.max_nesting)
-READERS = (values.read_number, values.read_money, values.read_percent)
+READERS = (cells.read_number, cells.read_money, cells.read_percent)
 
 
 def read_rows(body: bytes) -> None:
@@ -47,12 +57,12 @@ def read_rows(body: bytes) -> None:
         return
     assert strictly_json(body)
     bad = {problem.row for chunk in chunks for problem in chunk.problems}
-    matrix = COMPONENTS.encoder.encode(np.concatenate([chunk.values for chunk in chunks]))
-    assert len(matrix) + len(bad) == sum(chunk.rows for chunk in chunks)
-    scored = COMPONENTS.scorer.score(matrix)
+    values = np.concatenate([chunk.values for chunk in chunks])
+    assert len(values) + len(bad) == sum(chunk.rows for chunk in chunks)
+    scored = COMPONENTS.score(values)
     assert np.isfinite(scored).all()
-    for index in range(len(matrix)):
-        assert (COMPONENTS.scorer.score(matrix[index : index + 1])[0] == scored[index]).all()
+    for index in range(len(values)):
+        assert (COMPONENTS.score(values[index : index + 1])[0] == scored[index]).all()
 
 
 def read_cell(text: str) -> None:
@@ -60,7 +70,7 @@ def read_cell(text: str) -> None:
     for read in READERS:
         try:
             assert np.isfinite(read(text))
-        except values.NotANumberError as error:
+        except cells.NotANumberError as error:
             assert str(error).isprintable()
             assert len(str(error)) < 500
 

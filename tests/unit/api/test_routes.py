@@ -190,7 +190,7 @@ class Service:
     async def describe_rollout(self) -> dict[str, Any]:
         return {}
 
-    async def drift(self) -> dict[str, Any] | None:
+    async def drift(self) -> None:
         return None
 
     async def is_ready(self) -> bool:
