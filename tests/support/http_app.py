@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from starlette.types import Message
 
@@ -40,7 +40,7 @@ class Service:
         )
         return RolloutDescription(serving=serving, previous=None, canary=None, shadow=None, rejected=(), unavailable=())
 
-    async def drift(self) -> dict[str, Any] | None:
+    async def drift(self) -> None:
         return None
 
     async def is_ready(self) -> bool:
