@@ -45,7 +45,7 @@ def main(rows: int) -> None:
         folder = Path(name)
         source, model, pipeline, out = (folder / part for part in ("rows.csv", "model", "pipeline.pkl", "out"))
         _write_rows(source, rows)
-        draft, _ = train(TRAIN, target="y")
+        draft, _ = train(TRAIN, target="y", method="two-stage")
         _write_pipeline(pipeline, save_components(model, draft).manifest)
         plain = _time("benchmarks.plain_script", pipeline, source, folder / "plain.parquet")
         ours = _time("serve_app", "score", source, "--output", out, "--components", model)

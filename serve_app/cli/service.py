@@ -38,6 +38,9 @@ __all__ = ["COMMANDS"]
 @click.option("--min-replicas", type=click.IntRange(min=1), help="Of each deployment, in the place of the config's.")
 @click.option("--max-replicas", type=click.IntRange(min=1), help="Of each deployment, in the place of the config's.")
 @click.option(
+    "--max-replicas-per-node", type=click.IntRange(min=1), help="Maximum replicas of each deployment on one node of a cluster."
+)
+@click.option(
     "--metrics-port", type=click.IntRange(1, 65535), help="Port of Ray's metrics, for Prometheus; any free one by default."
 )
 @click.option(
@@ -53,6 +56,7 @@ def run(  # noqa: PLR0913, PLR0917 - click passes options as arguments
     keys: Path | None,
     min_replicas: int | None,
     max_replicas: int | None,
+    max_replicas_per_node: int | None,
     metrics_port: int | None,
     cluster: bool,
     node_host: str | None,
@@ -66,7 +70,7 @@ def run(  # noqa: PLR0913, PLR0917 - click passes options as arguments
         return start_head(node_host, metrics_port) if cluster else start_alone(metrics_port)
 
     console.print("Starting Ray and Ray Serve ...")
-    overrides = Overrides(components, host, min_replicas, max_replicas, keys)
+    overrides = Overrides(components, host, min_replicas, max_replicas, keys, max_replicas_per_node)
     run_service(
         config, env_file, _announce_service, overrides, start_ray=start_ray, is_cluster=cluster, drain_timeout_s=drain_timeout
     )

@@ -73,7 +73,9 @@ class Pipeline:
         self._answers = AnswerEncoder(
             classes=manifest.classes, threshold=manifest.threshold, selected_features=manifest.selected_features
         )
-        self._explainer = Explainer(components.model, components.encoder, components.scorer, manifest.classes)
+        self._explainer = Explainer(
+            components.model, components.encoder, components.scorer, manifest.classes, components.feature_means
+        )
         row_bytes = _FLOAT_BYTES * max(len(manifest.features), len(manifest.classes))
         self._max_rows = min(settings.preprocessor_batches.max_rows, max(1, _MAX_MESSAGE_BYTES // row_bytes))
         self._classifier: MatrixScorer
