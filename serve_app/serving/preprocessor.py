@@ -133,7 +133,7 @@ class Preprocessor:
         await self._versions.follow(user_config)
 
     async def load(self, reference: ModelReference) -> str:
-        """Loads and tries a version beside those in use; empty on success, otherwise the reason. For ``handle.broadcast``."""
+        """Loads and tries a version next to those in use; empty on success, otherwise the reason. For ``handle.broadcast``."""
         return await self._versions.load(reference)
 
     async def refuse(self, reference: ModelReference, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""What a real service tells Prometheus, counted against what it was sent; docs/metrics.md against both."""
+"""The metrics of a real service, compared with what it was sent and with docs/metrics.md."""
 
 from __future__ import annotations
 

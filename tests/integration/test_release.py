@@ -1,4 +1,4 @@
-"""Versions that change while a real service answers: who calls meanwhile gets a right answer of one version or the other."""
+"""Roll-outs of a real service, whose clients meanwhile get right answers of one version or the other."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Versions:
         return found
 
     def rejected(self) -> dict[str, str]:
-        """Why folders are not used, as each of ten calls tells: there are two replicas."""
+        """Why folders are not used, by folder; ten calls reach both replicas."""
         told = [{each["components"]: each["reason"] for each in self.rollout()["rejected"]} for _ in range(10)]
         assert all(one == told[0] for one in told)
         return told[0]
@@ -69,7 +69,7 @@ def versions(tmp_path_factory: pytest.TempPathFactory, components: Components, m
 
 
 def _two_replicas() -> dict[str, Any]:
-    """Preprocessors that do not switch at the same moment."""
+    """Two Preprocessors, which do not switch at the same moment."""
     return {"autoscaling_config": {"min_replicas": 2, "max_replicas": 2, "target_ongoing_requests": 128}}
 
 

@@ -55,7 +55,7 @@ def rows(count: int, seed: int, shift: float = 0.0) -> tuple[np.ndarray, np.ndar
     return random.normal(shift, 1, (count, 1)), np.column_stack([1 - scores, scores])
 
 
-def test_whoever_is_asked_knows_what_all_replicas_saw(distribution: Distribution, handle: Handle) -> None:
+def test_every_replica_reports_the_rows_of_all_replicas(distribution: Distribution, handle: Handle) -> None:
     async def ask() -> WindowDrift:
         first, second = (DriftWindow("digest", distribution, name) for name in ("one", "two"))
         other_model = DriftWindow("another", distribution, "three")
@@ -86,7 +86,7 @@ def test_of_few_rows_no_cell_can_be_read(distribution: Distribution, handle: Han
     assert many["columns"]["n"].keys() > {"quantiles", "shares", "missing"}
 
 
-def test_what_is_older_than_the_window_is_forgotten(distribution: Distribution, handle: Handle) -> None:
+def test_rows_older_than_the_window_are_forgotten(distribution: Distribution, handle: Handle) -> None:
     clock = Clock()
 
     async def ask() -> list[int]:
@@ -118,7 +118,7 @@ def test_a_pane_that_ends_before_it_was_sent_is_sent_later(distribution: Distrib
     assert asyncio.run(ask()).rows == 30
 
 
-def test_rows_are_sent_by_themselves(distribution: Distribution, handle: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_are_sent_without_a_request(distribution: Distribution, handle: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drift_window, "_SEND_INTERVAL_S", 0.01)
 
     async def wait() -> None:
@@ -133,7 +133,7 @@ def test_rows_are_sent_by_themselves(distribution: Distribution, handle: Handle,
     assert len(handle.collector.get("digest", 0)) == 1
 
 
-def test_a_replica_tells_the_index_of_what_it_saw_alone(distribution: Distribution, handle: Handle) -> None:
+def test_a_replica_reports_the_index_of_its_own_rows(distribution: Distribution, handle: Handle) -> None:
     async def tell() -> tuple[dict[str, float], dict[str, float]]:
         window = DriftWindow("digest", distribution, "one")
         before = window.psi()
@@ -146,7 +146,7 @@ def test_a_replica_tells_the_index_of_what_it_saw_alone(distribution: Distributi
     assert after["(score)"] < 0.1
 
 
-def test_requests_of_no_rows_are_nothing_to_compare(distribution: Distribution, handle: Handle) -> None:
+def test_requests_without_rows_are_not_counted(distribution: Distribution, handle: Handle) -> None:
     async def tell() -> tuple[dict[str, float], WindowDrift]:
         window = DriftWindow("digest", distribution, "one")
         window.record(*rows(0, 0))
