@@ -35,7 +35,7 @@ class Versions:
         self.expected = {loaded.version_label: score(loaded, rows) for loaded in components.values()}
 
     def load(self, **options: Any) -> SteadyLoad:
-        return SteadyLoad(self.server.url, self.rows, self.expected, clients=4, pause_s=0.02, **options)
+        return SteadyLoad(self.server.url, self.rows, self.expected, **{"clients": 4, "pause_s": 0.02, **options})
 
     def rollout(self) -> dict[str, Any]:
         found: dict[str, Any] = requests.get(f"{self.server.url}/model", timeout=30).json()["rollout"]
@@ -71,7 +71,7 @@ def _two_replicas() -> dict[str, Any]:
 
 
 def test_versions_take_over_and_come_back_while_every_call_gets_a_right_answer_of_one_of_them(versions: Versions) -> None:
-    with versions.load(rows_per_call=3) as load:
+    with versions.load(rows_per_call=3, pause_s=0.1) as load:
         for command, before, after in (
             (["deploy", versions.folder / "2.0.0"], "1.0.0", "2.0.0"),
             (["deploy", versions.folder / "3.0.0"], "2.0.0", "3.0.0"),
