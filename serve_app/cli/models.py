@@ -30,11 +30,17 @@ _FIGURES = {"auc": "AUC", "log_loss": "log loss", "accuracy": "accuracy"}
 @click.option("--target", required=True, help="The column to predict.")
 @click.option(
     "--method",
-    type=click.Choice(["two-stage", "logit", "trees"]),
-    default="two-stage",
+    type=click.Choice(["auto", "logit", "trees", "two-stage"]),
+    default="auto",
     show_default=True,
-    help="The exercise's two-stage logit, a logit with an L2 penalty, or gradient-boosted trees.",
+    help="logit: logistic regression with an L2 penalty. trees: gradient-boosted trees. auto: whichever of these two has the "
+    "lower cross-validated log loss. two-stage: the exercise's recipe, two logits without an intercept, for balanced classes.",
 )
+@click.option("--positive", metavar="CLASS", help="The positive one of two classes.  [default: the last in order]")
+@click.option("--calibrate", type=click.Choice(["isotonic", "sigmoid"]), help="Calibrate probabilities by cross-validation.")
+@click.option("--null", "nulls", multiple=True, metavar="TOKEN", help="Another string for a missing value; repeatable.")
+@click.option("--separator", help="Of a CSV file: one character, or tab.  [default: found]")
+@click.option("--encoding", help="Of a CSV file, for example latin-1.  [default: UTF-8, or as its byte order mark says]")
 @click.option("--columns", type=PATH, help="YAML file that says what columns are, where the rules are wrong.")
 @click.option("--name", help="Of the model; the table's file name when left out.")
 @click.option("--model-version", default="1.0.0", show_default=True)
@@ -50,6 +56,11 @@ def train(  # noqa: PLR0913, PLR0917 - click passes options as arguments
     table: Path,
     target: str,
     method: Any,
+    positive: str | None,
+    calibrate: Any,
+    nulls: tuple[str, ...],
+    separator: str | None,
+    encoding: str | None,
     columns: Path | None,
     name: str | None,
     model_version: str,
@@ -65,6 +76,7 @@ def train(  # noqa: PLR0913, PLR0917 - click passes options as arguments
     """Fit a model to a table (CSV, Parquet, JSON, JSON lines) and write its components and a report."""
     from serve_app.components.saving import save_components
     from serve_app.training.column_kinds import read_corrections
+    from serve_app.training.csv_tables import CsvOptions
     from serve_app.training.report import write_report
     from serve_app.training.train import train as fit
 
@@ -74,6 +86,10 @@ def train(  # noqa: PLR0913, PLR0917 - click passes options as arguments
             table,
             target=target,
             method=method,
+            positive=positive,
+            calibration=calibrate,
+            null_tokens=nulls,
+            csv=CsvOptions(separator, encoding),
             name=name,
             version=model_version,
             threshold=_threshold_rule(threshold, top_share, costs),
@@ -174,18 +190,26 @@ def _threshold_rule(threshold: float, top_share: float | None, costs: tuple[floa
 
 def _print_training(manifest: Any, report: Any) -> None:
     print_columns(manifest, report.left_out)
+    if report.rows_without_target:
+        console.print(f"{report.rows_without_target:,} rows are left out: {escape(manifest.target)} is missing in them.")
+    for method, found in report.candidates.items():
+        chosen = ", chosen" if method == report.method else ""
+        console.print(f"{method}: log loss {found.log_loss.mean:.4f} in {found.folds} folds{chosen}")
     is_binary = len(manifest.classes) == 2
-    figures = Table("rows", "count", *(["positive"] if is_binary else []), *_FIGURES.values())
+    headers = ("PR-AUC", "Brier score", *(["positive", "mean probability"] if is_binary else []))
+    figures = Table("rows", "count", *_FIGURES.values(), *headers)
     for part, title in ((report.train, "training"), (report.held_back, "validation")):
-        share = [f"{part.positive_share:.2%}"] if is_binary else []
-        figures.add_row(title, f"{part.rows:,}", *share, f"{part.auc:.4f}", f"{part.log_loss:.4f}", f"{part.accuracy:.4f}")
+        shares = [f"{part.positive_share:.2%}", f"{part.mean_probability:.2%}"] if is_binary else []
+        found = (part.auc, part.log_loss, part.accuracy, part.pr_auc, part.brier)
+        figures.add_row(title, f"{part.rows:,}", *(f"{figure:.4f}" for figure in found), *shares)
     folds = report.cross_validation
     figures.add_row(
         f"{folds.folds}-fold",
         "",
-        *([""] if is_binary else []),
         *(f"{spread.mean:.4f} ± {spread.deviation:.4f}" for spread in (folds.auc, folds.log_loss, folds.accuracy)),
     )
+    majority = (report.held_back.majority_log_loss, report.held_back.majority_accuracy)
+    figures.add_row("class shares alone", "", "", *(f"{figure:.4f}" for figure in majority))
     console.print(figures)
     if report.coefficients:
         coefficients = Table("feature", "coefficient", *(["standard error"] if report.standard_errors else []))
@@ -198,6 +222,9 @@ def _print_training(manifest: Any, report: Any) -> None:
         console.print(f"[bold]Warning:[/bold] {escape(column)} alone gives an AUC of {auc:.4f}: {question}")
     if len(manifest.classes) == 2:
         console.print(f"Counts as {manifest.classes[1]} from a probability of {manifest.threshold:.4f} on.")
+    console.print(f"[bold]{escape(report.verdict.sentence)}[/bold]")
+    for warning in report.verdict.warnings:
+        console.print(f"[bold]Warning:[/bold] {escape(warning)}")
 
 
 COMMANDS = (train, import_model, publish_reference, check, sign)

@@ -38,6 +38,9 @@ __all__ = ["COMMANDS"]
 @click.option("--min-replicas", type=click.IntRange(min=1), help="Of each deployment, in the place of the config's.")
 @click.option("--max-replicas", type=click.IntRange(min=1), help="Of each deployment, in the place of the config's.")
 @click.option(
+    "--max-replicas-per-node", type=click.IntRange(min=1), help="Maximum replicas of each deployment on one node of a cluster."
+)
+@click.option(
     "--metrics-port", type=click.IntRange(1, 65535), help="Port of Ray's metrics, for Prometheus; any free one by default."
 )
 @click.option(
@@ -53,6 +56,7 @@ def run(  # noqa: PLR0913, PLR0917 - click passes options as arguments
     keys: Path | None,
     min_replicas: int | None,
     max_replicas: int | None,
+    max_replicas_per_node: int | None,
     metrics_port: int | None,
     cluster: bool,
     node_host: str | None,
@@ -66,7 +70,7 @@ def run(  # noqa: PLR0913, PLR0917 - click passes options as arguments
         return start_head(node_host, metrics_port) if cluster else start_alone(metrics_port)
 
     console.print("Starting Ray and Ray Serve ...")
-    overrides = Overrides(components, host, min_replicas, max_replicas, keys)
+    overrides = Overrides(components, host, min_replicas, max_replicas, keys, max_replicas_per_node)
     run_service(
         config, env_file, _announce_service, overrides, start_ray=start_ray, is_cluster=cluster, drain_timeout_s=drain_timeout
     )
@@ -104,15 +108,22 @@ def ready(config: Path, host: str | None, timeout: float) -> None:
 @click.argument("components", type=PATH)
 @click.option("--canary", type=click.FloatRange(0, 1), help="Share of the requests that the version answers, on trial.")
 @click.option("--shadow", type=click.FloatRange(0, 1), help="Share of the requests that it gets a copy of, on trial.")
+@click.option(
+    "--allow-schema-change",
+    is_flag=True,
+    help="Deploy the version even if clients must send other rows than for the one that serves.",
+)
 @address_option
-def deploy(components: Path, canary: float | None, shadow: float | None, address: str) -> None:
+def deploy(components: Path, canary: float | None, shadow: float | None, allow_schema_change: bool, address: str) -> None:
     """Have the running service switch to other COMPONENTS, without a pause; they are verified first."""
     from serve_app.operations.release import deploy as release
 
     if canary is not None and shadow is not None:
         raise click.UsageError("--canary and --shadow are two trials; begin one after the other")
     with console.status("Verifying, loading, switching ..."):
-        _announce_release(release(components, canary=canary, shadow=shadow, address=address))
+        _announce_release(
+            release(components, canary=canary, shadow=shadow, allow_schema_change=allow_schema_change, address=address)
+        )
 
 
 @click.command()
@@ -132,6 +143,8 @@ def _announce_release(release: Release) -> None:
     for role, trial in (("canary", release.rollout.canary), ("shadow", release.rollout.shadow)):
         if trial is not None:
             console.print(f"{trial.name} {trial.version} is its {role}, with {trial.share:.0%} of the requests")
+    if release.schema_changes:
+        console.print("Clients must send other rows:", *release.schema_changes, sep="\n  ", markup=False)
 
 
 def _announce_service(service: Any) -> None:

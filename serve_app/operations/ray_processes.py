@@ -29,6 +29,7 @@ from serve_app.operations.stop_signals import StopSignal, on_stop_signals, raise
 __all__ = ["address", "join", "prepare_to_connect", "running", "start_alone", "start_head"]
 
 _CLUSTER_PORT = 6379
+_REDIS_PASSWORD_FILE = "SERVE_APP_REDIS_PASSWORD_FILE"  # noqa: S105 - the name of a variable
 _METRICS_PORT = 8080  # of each node of a cluster, for Prometheus
 _START_TIMEOUT_S = 120
 _POLL_INTERVAL_S = 0.1
@@ -110,7 +111,8 @@ def start_head(node_host: str | None, metrics_port: int | None = None) -> str:
     address = [f"--node-ip-address={socket.gethostbyname(node_host)}"] if node_host else []
     # The dashboard and all of Ray's ports are open to the cluster's network; each asks for the token.
     everyone = "--dashboard-host=0.0.0.0"
-    _ray_start("--head", f"--port={_CLUSTER_PORT}", "--num-cpus=0", everyone, *address, _metrics_option(metrics_port))
+    options = [*address, *_redis_options(), _metrics_option(metrics_port)]
+    _ray_start("--head", f"--port={_CLUSTER_PORT}", "--num-cpus=0", everyone, *options)
     context = ray.init(address="auto", namespace="serve", log_to_driver=False, logging_level="error")
     on_stop_signals(raise_stop_signal)
     return str(context.dashboard_url)
@@ -188,6 +190,21 @@ def _ray_start(*arguments: str) -> None:
         raise StartError(f"Ray did not start within {_START_TIMEOUT_S} s") from error
     if done.returncode != 0:
         raise StartError(f"Ray did not start: {_last_line(done.stderr or done.stdout)}")
+
+
+def _redis_options() -> list[str]:
+    """The password of the Redis at RAY_REDIS_ADDRESS, in which the cluster's state outlives the head.
+
+    Raises:
+        StartError: the file that holds it cannot be read.
+    """
+    path = os.environ.get(_REDIS_PASSWORD_FILE)
+    if not path:
+        return []
+    try:
+        return [f"--redis-password={Path(path).read_text(encoding='ascii').strip()}"]
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"the password of Redis cannot be read: {error}") from error
 
 
 def _metrics_option(port: int | None) -> str:

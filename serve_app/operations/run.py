@@ -58,6 +58,7 @@ class Overrides(NamedTuple):
     min_replicas: int | None = None
     max_replicas: int | None = None
     keys_file: Path | None = None
+    max_replicas_per_node: int | None = None
 
 
 def run_service(  # noqa: PLR0913 - each is a choice of whoever starts it
@@ -122,6 +123,8 @@ def _read_config(config: Path, overrides: Overrides) -> dict[str, Any]:
                     for bound in ("min_replicas", "max_replicas")
                     if (count := getattr(overrides, bound)) is not None
                 }
+                if overrides.max_replicas_per_node is not None:
+                    deployment["max_replicas_per_node"] = overrides.max_replicas_per_node
                 if replicas:
                     deployment.setdefault("autoscaling_config", {}).update(replicas)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:

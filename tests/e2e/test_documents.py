@@ -16,6 +16,7 @@ import requests
 from support.documents import SCRIPTS, blocks, find_block, read_page
 from support.reader import URL, Reader
 from support.serving import serve, wait_until, write_config
+from support.variants import publish_variant
 
 from serve_app.config import PROJECT_ROOT
 
@@ -39,7 +40,9 @@ MADE = {
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    """Who has a model already, as docs/models.md assumes."""
     reader = Reader(tmp_path_factory.mktemp("reader"))
+    publish_variant(reader.folder / "my_model", "2.0.0")
     yield reader
     reader.stop()
 

@@ -108,7 +108,7 @@ def test_every_command_and_option_of_the_service_that_is_named_exists(page: str)
 def test_the_corrections_of_columns_that_are_shown_can_be_read(tmp_path: Path) -> None:
     (block,) = blocks("docs/own-data.md", "yaml")
     (tmp_path / "columns.yaml").write_text(block.text, encoding="utf-8")
-    assert read_corrections(tmp_path / "columns.yaml").keys() == {"zip", "account", "age", "plan"}
+    assert read_corrections(tmp_path / "columns.yaml").keys() == {"zip", "account", "age", "plan", "continent"}
 
 
 def test_the_readme_is_short_and_lists_every_room_and_every_page() -> None:
