@@ -26,6 +26,7 @@ from serve_app.operations.haproxy_admin import HAProxyAdmin, admin_sockets
 from serve_app.operations.process_tree import processes_under
 
 __all__ = [
+    "STANDARD",
     "Server",
     "direct_replicas",
     "free_port",
