@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from serve_app.errors import SettingsError
 from serve_app.scoring.separators import SEPARATORS, find_separator
 
-__all__ = ["CsvOptions", "UnreadableCsvError", "read_csv"]
+__all__ = ["CsvOptions", "UnreadableCsvError", "decode_csv", "read_csv"]
 
 _NAMED_SEPARATORS = {"tab": "\t", r"\t": "\t", "comma": ",", "semicolon": ";", "bar": "|", "space": " "}
 _HEAD_CHARACTERS = 64 * 1024
@@ -60,8 +60,7 @@ def read_csv(content: bytes, options: CsvOptions) -> tuple[list[str], list[Seque
     Raises:
         UnreadableCsvError: it is not CSV, or not in its encoding, or its rows have different numbers of cells.
     """
-    text = _decode(content, options.encoding)
-    separator = options.separator or find_separator(text[: text.find("\n", _HEAD_CHARACTERS) + 1 or len(text)])
+    text, separator = decode_csv(content, options)
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     try:
         lines = [line for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True) if line]
@@ -76,6 +75,16 @@ def read_csv(content: bytes, options: CsvOptions) -> tuple[list[str], list[Seque
             hint = "" if options.separator else f"; if the separator is not {SEPARATORS[separator]}, name it by --separator"
             raise UnreadableCsvError(f"cannot be read: {reason}{hint}")
     return header, list(zip(*rows, strict=True)) if rows else [() for _ in header]
+
+
+def decode_csv(content: bytes, options: CsvOptions) -> tuple[str, str]:
+    """The text of a CSV file, and its separator.
+
+    Raises:
+        UnreadableCsvError: it is not in its encoding.
+    """
+    text = _decode(content, options.encoding)
+    return text, options.separator or find_separator(text[: text.find("\n", _HEAD_CHARACTERS) + 1 or len(text)])
 
 
 def _decode(content: bytes, encoding: str | None) -> str:

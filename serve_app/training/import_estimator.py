@@ -9,8 +9,9 @@ defines the levels of each category. Missing values, and unknown categories, are
 
 from __future__ import annotations
 
+import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from serve_app.scoring.cells import excerpt
 from serve_app.scoring.schema import Column, Feature, Schema
 from serve_app.scoring.sklearn_scorers import EstimatorScorer
 from serve_app.training.column_kinds import Inferred, infer_schema
+from serve_app.training.csv_tables import CsvOptions, decode_csv
+from serve_app.training.decompression import read_decompressed, uncompressed
 from serve_app.training.nulls import PANDAS_NULL_TOKENS, blank_nulls
 from serve_app.training.tables import Table, is_null, read_column, read_table
 
@@ -179,16 +182,7 @@ def _compare_with_pandas(  # noqa: PLR0913, PLR0917 - both sides of the comparis
     path: Path, estimator: Any, sample: Path, columns: Sequence[Column], good: NDArray[np.bool_], probabilities: Array
 ) -> None:
     """Compares the first rows, as pandas reads them and the estimator scores them, with what the service would answer."""
-    import pandas as pd
-
-    readers: dict[str, Callable[[Path], Any]] = {
-        ".parquet": pd.read_parquet,
-        ".json": pd.read_json,
-        ".jsonl": _read_lines,
-        ".ndjson": _read_lines,
-    }
-    raw = readers.get(sample.suffix.lower(), pd.read_csv)(sample)
-    frame = raw[[column.name for column in columns]][good][:_COMPARED_ROWS]
+    frame = _read_by_pandas(sample)[[column.name for column in columns]][good][:_COMPARED_ROWS]
     knows_names = getattr(estimator, "feature_names_in_", None) is not None
     try:
         expected = np.asarray(estimator.predict_proba(frame if knows_names else frame.to_numpy()))
@@ -200,7 +194,15 @@ def _compare_with_pandas(  # noqa: PLR0913, PLR0917 - both sides of the comparis
         raise ComponentsError(str(path), reason)
 
 
-def _read_lines(path: Path) -> Any:
+def _read_by_pandas(sample: Path) -> Any:
+    """The sample as a DataFrame, by pandas' own rules; only compression, encoding and separator are told to it."""
     import pandas as pd
 
-    return pd.read_json(path, lines=True)
+    content = read_decompressed(sample)
+    suffix = uncompressed(sample).suffix.lower()
+    if suffix == ".parquet":
+        return pd.read_parquet(io.BytesIO(content))
+    if suffix in {".json", ".jsonl", ".ndjson"}:
+        return pd.read_json(io.BytesIO(content), lines=suffix != ".json")
+    text, separator = decode_csv(content, CsvOptions())
+    return pd.read_csv(io.StringIO(text), sep=separator)
