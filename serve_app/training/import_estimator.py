@@ -64,10 +64,7 @@ def import_estimator(  # noqa: PLR0913 - one keyword for each of the user's choi
     # Rare levels are kept: the estimator decides what to do with them.
     inferred = infer_schema(table, target, range(rows), unknown="reject", null_tokens=PANDAS_NULL_TOKENS)
     columns = _with_policies(estimator, _complete(table, inferred))
-    values = np.column_stack([read_column(table, column) for column in columns])
-    good = ~(np.isnan(values) & np.array([column.null == "reject" for column in columns])).any(axis=1)
-    if not good.any():
-        raise table.error("the estimator can score none of its rows")
+    values, good = _read_values(table, columns)
     probabilities = EstimatorScorer(estimator, columns).score(values[good])
     _compare_with_pandas(path, estimator, sample, columns, good, probabilities)
     names = [column.name for column in columns]
@@ -90,6 +87,15 @@ def import_estimator(  # noqa: PLR0913 - one keyword for each of the user's choi
         raise SettingsError(str(error)) from error
     golden_rows = [table.row(row, names) for row in np.flatnonzero(good)[:_GOLDEN_ROWS].tolist()]
     return Draft(manifest, None, None, estimator, golden_rows)
+
+
+def _read_values(table: Table, columns: Sequence[Column]) -> tuple[Array, NDArray[np.bool_]]:
+    """The values of all rows, shape (rows, columns), and which rows the estimator can score, shape (rows,)."""
+    values = np.column_stack([read_column(table, column) for column in columns])
+    good = ~(np.isnan(values) & np.array([column.null == "reject" for column in columns])).any(axis=1)
+    if not good.any():
+        raise table.error("the estimator can score none of its rows")
+    return values, good
 
 
 def _feature_means(columns: Sequence[Column], values: Array) -> tuple[float, ...] | msgspec.UnsetType:
