@@ -1,4 +1,4 @@
-# make run serves; make test tests; each sets up what it needs in .venv, once.
+# make run serves, make test tests. Each verb installs what it needs into .venv, once.
 SHELL := /bin/sh
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -15,18 +15,18 @@ run: .venv/.installed
 test: .venv/.installed-dev data
 	$(BIN)/python -m pytest
 
-# The image and the cluster, for real. Needs Docker with compose, and an image python:3.11-slim-bookworm that it has or can pull.
+# Runs the image and the cluster. Needs Docker with compose, and the image python:3.11-slim-bookworm or a registry to pull it from.
 test-docker: .venv/.installed-dev data
 	@docker version >/dev/null && docker compose version >/dev/null || \
-	  { echo "docker and docker compose have to answer: see above" >&2; exit 1; }
+	  { echo "make test-docker needs docker and docker compose: see the error above" >&2; exit 1; }
 	$(BIN)/python -m pytest -m docker
 
-# What faults cost, six minutes; with FAULTS_AT_LENGTH=1 half an hour, and with RELIABILITY_REPORT=docs/reliability.md
-# the table goes there.
+# Measures what faults cost the clients, in six minutes; with FAULTS_AT_LENGTH=1 in half an hour. With
+# RELIABILITY_REPORT=docs/reliability.md the table is written to that page.
 faults: .venv/.installed-dev data
 	$(BIN)/python -m pytest -m faults tests/faults
 
-# Half an hour of mixed load: does anything grow?
+# Half an hour of mixed load, to see whether anything leaks.
 SOAK_SECONDS ?= 1800
 soak: .venv/.installed-dev data
 	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m faults tests/faults -k mixed_load
@@ -39,13 +39,13 @@ check: .venv/.installed-dev
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/python -m serve_app check model_components
 
-# Generated inputs against the parser and a real service, FUZZ_INPUTS each.
+# Sends FUZZ_INPUTS generated inputs each to the parser and to a real service.
 FUZZ_INPUTS ?= 100000
 fuzz: .venv/.installed-audit
 	FUZZ_INPUTS=$(FUZZ_INPUTS) $(BIN)/python -m pytest -m fuzz -s tests/fuzz
 
-# What is installed to serve: a bill of materials, licences, known vulnerabilities. The last come from the public index; where
-# that cannot be asked, it fails rather than find nothing.
+# Writes a bill of materials and the licences of what is installed to serve, and looks for known vulnerabilities. If the public
+# index of vulnerabilities cannot be reached, it fails instead of reporting none.
 audit: .venv/.installed-audit
 	$(BIN)/python scripts/make_inventory.py
 	$(BIN)/pip-audit --requirement requirements/serve.txt --require-hashes --disable-pip --strict --progress-spinner off
@@ -53,17 +53,17 @@ audit: .venv/.installed-audit
 data: data/test.json data/expected.json
 data/test.json: | .venv/.installed
 	$(BIN)/python -m serve_app generate
-# Written by the rule above too; here for rows of your own, and after a change of the model.
+# The rule above writes it too. This one is for your own rows, and for a changed model.
 data/expected.json: data/test.json model_components/manifest.json | .venv/.installed
 	$(BIN)/python -m serve_app expect
 
-# Load tests of a service that runs; stress/README.md says what each does. URL=... is the service's.
+# Load tests of a running service at URL; docs/load-tests.md explains them.
 URL ?= http://127.0.0.1:1313
 SCENARIO ?= mixed
 stress: .venv/.installed-dev data
 	$(BIN)/python -m stress run $(SCENARIO) --url $(URL)
 
-# Takes URL_A=... and URL_B=...
+# Needs URL_A=... and URL_B=...
 stress-compare: .venv/.installed-dev data
 	@test -n "$(URL_A)" && test -n "$(URL_B)" || { echo "make stress-compare URL_A=http://... URL_B=http://..." >&2; exit 1; }
 	$(BIN)/python -m stress compare --url-a $(URL_A) --url-b $(URL_B) --scenario $(SCENARIO)
@@ -71,22 +71,22 @@ stress-compare: .venv/.installed-dev data
 stress-capacity: .venv/.installed-dev data
 	$(BIN)/python -m stress capacity --url $(URL)
 
-# Needs wrk; installs the rivals in environments of their own. Half an hour on two cores.
+# Needs wrk. Installs each rival in its own environment. Takes half an hour on two cores.
 bench: .venv/.installed-dev data
 	$(BIN)/python -m benchmarks
 
-# Of a running cluster; see the script.
+# Takes pictures of a running cluster; see the script.
 screenshots: .venv/.installed-dev
 	$(BIN)/python scripts/make_screenshots.py
 
-# Three minutes: replicas come and go with the load, and docs/scaling.svg shows it.
+# Takes three minutes: replicas come and go with the load, and docs/scaling.svg shows it.
 demo-scaling: .venv/.installed-dev data
 	$(BIN)/python scripts/make_scaling.py
 
 charts: .venv/.installed-dev data
 	$(BIN)/python scripts/make_charts.py
 
-# The exact versions and the hashes of everything installed; run it after a change of the dependencies in pyproject.toml.
+# Writes the exact version and hash of every requirement. Run it after a change of the dependencies in pyproject.toml.
 PIN := CUSTOM_COMPILE_COMMAND="make pins" $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
   --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
 pins: .venv/.installed-dev
@@ -96,7 +96,7 @@ pins: .venv/.installed-dev
 	$(PIN) --extra data --extra dev -c requirements/data.txt -o requirements/dev.txt pyproject.toml
 	$(PIN) --extra audit -c requirements/dev.txt -o requirements/audit.txt pyproject.toml
 
-# The same for the benchmark's rivals, after a change of their requirements.in.
+# The same for the rivals of the benchmark, after a change of their requirements.in.
 bench-pins: .venv/.installed-dev
 	$(BIN)/python -m pip install --quiet pip-tools
 	for f in benchmarks/rivals/*/requirements.in; do (cd $$(dirname $$f) && CUSTOM_COMPILE_COMMAND="make bench-pins" \
@@ -108,7 +108,7 @@ clean:
 	  stress/reports
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# The project itself is put on the environment's path by one line in a .pth file: nothing to build, nothing to go stale.
+# One line in a .pth file puts the project on the environment's path, so there is nothing to build.
 .venv/.installed: requirements/serve.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not on the path: install Python 3.11" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
@@ -117,7 +117,7 @@ clean:
 	@echo "$(ROOT)" > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/class-prediction.pth
 	@touch $@
 
-# Training, explaining and scoring files of one's own.
+# For training, explaining and scoring files.
 .venv/.installed-data: requirements/data.txt .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/data.txt
 	@touch $@

@@ -1,9 +1,9 @@
-"""Prints the README's table of AUCs: each method on three data sets that come with scikit-learn, beside scikit-learn's own.
+"""Prints the README's table of AUCs: our methods and scikit-learn's own estimators on three data sets of scikit-learn.
 
     python scripts/make_tables.py [breast_cancer wine digits]
 
-A data set becomes a CSV file as in the README's example, and `train` fits to it; the AUC is that of the rows that it held back.
-scikit-learn's estimators are fitted on the same rows and measured on the same.
+Each data set is written as a CSV file, as in the README's example, and `train` fits a model to it. The AUC is measured on the
+rows that `train` held back. scikit-learn's estimators are fitted and measured on the same rows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from serve_app.training.methods import Method
 from serve_app.training.results import TrainingReport
 from serve_app.training.train import train
 
-SEED = 26  # of the command line, when it is given none
+SEED = 26  # the default of the command line
 NAMES = ("breast_cancer", "wine", "digits")
 HEADER = """\
 | table | rows, columns, classes | `two-stage` | `logit` | LogisticRegression | `trees` | HistGradientBoosting |
@@ -33,17 +33,17 @@ HEADER = """\
 
 
 def line(name: str) -> str:
-    """The row of one data set."""
+    """The table's row for one data set."""
     bunch = getattr(datasets, f"load_{name}")(as_frame=True)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"{name}.csv")
         bunch.frame.to_csv(path, index=False)
         two_stage, logit, trees = (_train(path, method) for method in ("two-stage", "logit", "trees"))
     figures = [
-        two_stage.validation_auc,
-        logit.validation_auc,
+        two_stage.held_back.auc,
+        logit.held_back.auc,
         _auc(make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)), bunch, logit),
-        trees.validation_auc,
+        trees.held_back.auc,
         _auc(HistGradientBoostingClassifier(random_state=SEED), bunch, trees),
     ]
     shape = f"{len(bunch.data):,}, {bunch.data.shape[1]}, {len(bunch.target_names)}"
@@ -65,7 +65,7 @@ def _auc(estimator: Any, bunch: Any, report: TrainingReport) -> float:
 
 
 def main() -> None:
-    """Prints the table."""
+    """Prints the table for the data sets named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=NAMES)
     sys.stdout.write(f"{HEADER}\n")

@@ -1,7 +1,7 @@
-"""The application: the only place where the parts meet.
+"""The application: joins the deployments and HTTP into one Ray Serve application.
 
-``serve run config/serve_config.yaml`` imports ``build_app`` and calls it with the file's ``args``. Replicas, queues and
-CPUs stand in the same file under ``deployments``, where Ray Serve reads them.
+``serve run config/serve_config.yaml`` imports ``build_app`` and calls it with the file's ``args``. Ray Serve itself reads
+replicas, queues and CPUs from ``deployments`` in the same file.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ class PreprocessorIngress(Preprocessor):
     """A Preprocessor that answers HTTP."""
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        """Ray Serve calls this in the replica, once it is constructed."""
+        """Ray Serve calls this in the replica after its constructor."""
         return build_http_app(self)
 
 
 def build_app(args: dict[str, Any]) -> Application:
-    """HTTP → Preprocessor → Classifier, as Ray Serve's application graph; without a Classifier in the fused topology.
+    """Ray Serve's application graph: HTTP → Preprocessor → Classifier, or HTTP → Preprocessor in the fused topology.
 
-    All replicas of what is built take the components that are there now. One that starts when their folder has been written
-    anew says so and does not serve them, or two models would answer in turn.
+    The digest of the components is fixed here for all replicas. A replica that starts after their folder was rewritten reports
+    the difference instead of serving them: otherwise two models would answer side by side.
 
     Raises:
         SettingsError: ``args`` cannot be used.
-        ComponentsError: the components that they name cannot be.
+        ComponentsError: the components that ``args`` names cannot be used.
     """
     settings = load_settings(args)
     digest = verify_files(resolve_path(settings.components), trust_of(settings))

@@ -35,9 +35,13 @@ belong to the api and cli rooms.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar, Self
 
 import msgspec
+from msgspec import Meta
+
+MAX_LISTED_PROBLEMS = 100
+"""The most problems that one error body lists; the others are only counted."""
 
 
 class FieldProblem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -50,6 +54,31 @@ class FieldProblem(msgspec.Struct, frozen=True, omit_defaults=True):
     field: str | None
     code: str
     message: str
+
+
+class ErrorDetail(msgspec.Struct, frozen=True):
+    """What is wrong: ``code`` is for programs and stays the same, ``message`` is for people.
+
+    ``rows`` lists the first problems of rows that cannot be scored, ``bad_rows`` counts all such rows.
+    """
+
+    code: str
+    message: str
+    request_id: str
+    rows: Annotated[Sequence[FieldProblem], Meta(max_length=MAX_LISTED_PROBLEMS)]
+    bad_rows: int
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """The JSON body of every error response."""
+
+    error: ErrorDetail
+
+    @classmethod
+    def of(cls, code: str, message: str, request_id: str = "", problems: Sequence[FieldProblem] = ()) -> Self:
+        """The body of an error, with the first of ``problems`` and the number of rows that have any."""
+        bad_rows = len({problem.row for problem in problems})
+        return cls(ErrorDetail(code, message, request_id, problems[:MAX_LISTED_PROBLEMS], bad_rows))
 
 
 class ServeAppError(Exception):

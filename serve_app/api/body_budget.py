@@ -1,64 +1,73 @@
-"""How many bytes of bodies a replica holds at once, with a bound: clients beyond capacity must not fill its memory.
+"""A limit on the bytes of all request bodies that one replica holds, so that large bodies cannot exhaust its memory.
 
-Owns the count. Ray Serve bounds the number of requests, which may be of one row or of a hundred thousand; this is about their
-weight. Knows no HTTP.
+Owns the count. Ray Serve limits the number of concurrent requests; this limits their size, because one request may have one row
+or a hundred thousand. Knows no HTTP and reads nothing: body.py reserves bytes as they arrive.
 """
 
 from __future__ import annotations
 
 from serve_app.errors import OverloadedError
 
-__all__ = ["SMALL_BYTES", "Admission", "Held"]
+__all__ = ["SMALL_BYTES", "BodyBudget", "Reservation"]
 
 SMALL_BYTES = 1024 * 1024
-"""A request up to this size is always admitted: a few large bodies that take their time must not shut everybody else out. What
-such requests hold together is bounded by their number, which Ray Serve bounds."""
+"""A request of at most this size is always admitted: a few large and slow bodies must not block everyone else. The total size
+of small requests is limited by their number, which Ray Serve limits."""
 
 
-class Admission:
-    """The bytes of all requests of a replica.
+class BodyBudget:
+    """The bytes that the requests of one replica hold together.
 
     Args:
-        max_bytes: of bodies, as they come and inflated. One body alone is always admitted, whatever its size, and so is each
-            of up to ``SMALL_BYTES``.
+        max_bytes: of bodies, as received and inflated. A single request is always admitted, whatever its size, and so is every
+            request of at most ``SMALL_BYTES``.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self.held_bytes = 0
-        """What is held now."""
+        """The bytes that are held now."""
 
-    def admit(self, count: int, of_request: int) -> None:
-        """Counts more bytes of a request that holds ``of_request`` already.
+    def reserve(self, count: int, held_by_request: int) -> None:
+        """Adds ``count`` bytes of a request that already holds ``held_by_request``.
 
         Raises:
-            OverloadedError: there is no room for them beside the other requests.
+            OverloadedError: the other requests leave too little of the budget.
         """
-        is_small = of_request + count <= SMALL_BYTES
-        if self.held_bytes + count > self._max_bytes and not is_small and self.held_bytes > of_request:
+        is_small = held_by_request + count <= SMALL_BYTES
+        is_alone = self.held_bytes <= held_by_request
+        if self.held_bytes + count > self._max_bytes and not is_small and not is_alone:
             raise OverloadedError
         self.held_bytes += count
 
+    def release(self, count: int) -> None:
+        """Subtracts bytes that a request no longer holds."""
+        self.held_bytes -= count
 
-class Held:
-    """The bytes of one request, which are counted as they arrive and given back together.
+
+class Reservation:
+    """The bytes of one request: reserved as they arrive, released together.
 
     Args:
-        admission: of the replica.
+        budget: of the replica.
     """
 
-    __slots__ = ("_admission", "_bytes")
+    __slots__ = ("_budget", "_bytes")
 
-    def __init__(self, admission: Admission) -> None:
-        self._admission = admission
+    def __init__(self, budget: BodyBudget) -> None:
+        self._budget = budget
         self._bytes = 0
 
     def grow(self, count: int) -> None:
-        """Counts more bytes; raises OverloadedError when there is no room for them."""
-        self._admission.admit(count, self._bytes)
+        """Reserves ``count`` more bytes.
+
+        Raises:
+            OverloadedError: the other requests leave too little of the budget.
+        """
+        self._budget.reserve(count, self._bytes)
         self._bytes += count
 
-    def give_back(self) -> None:
-        """Counts none of them any more."""
-        self._admission.held_bytes -= self._bytes
+    def release(self) -> None:
+        """Releases all of them."""
+        self._budget.release(self._bytes)
         self._bytes = 0

@@ -1,11 +1,10 @@
-"""API keys: who may ask for what, and how often.
+"""The API keys that are valid now: which key a request has, what it may do, and how often.
 
-Owns the keys file, the form of a key, and the count of what each key has asked for. The file holds no key, only the SHA-256
-of each: a key is 256 random bits, which no dictionary holds, so it needs no slow hash. Knows no HTTP; api.py turns what is
-raised here into statuses and headers.
+Owns the check of credentials and the counts of each key's requests. Knows no HTTP beyond the value of the Authorization header;
+responses.py turns the errors raised here into statuses and headers.
 
-The file is read again when it changes, so that keys come and go without a restart. When it cannot be read, nobody gets in:
-a revoked key must not live on because of a mistake in the file.
+The file of keys is read again when it changes, so that keys can be added and revoked without a restart. While it cannot be
+read, every request is rejected: a mistake in the file must not keep a revoked key valid.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ from serve_app.errors import ForbiddenError, KeysError, TooManyRequestsError, Un
 __all__ = ["Account", "Keyring"]
 
 _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([!-~]+) *")
-_POLL_INTERVAL_S = 1.0  # how long a change of the file may take to count
-_NOBODY = bytes(32)  # compared with when there is no such key, so that the answer takes as long
+_POLL_INTERVAL_S = 1.0  # the longest time until a change of the file takes effect
+_NOBODY = bytes(32)  # compared with if no key has the given id, so that the time of the response does not tell
 _logger = logging.getLogger("ray.serve")  # the logger whose records Ray Serve keeps with the replica's
 
 
 class _Usage:
-    """What a key has used up; it outlives a change of the file."""
+    """The counts of one key; they are kept when the file changes."""
 
     def __init__(self) -> None:
         self.tokens = 0.0
@@ -44,14 +43,14 @@ class _Usage:
 
 
 class Account:
-    """A key while it is used: its token bucket, and how many of its requests are being worked on.
+    """A key with its limits: a token bucket for the rate, and the number of its concurrent requests.
 
-    As a context manager it counts one request as being worked on.
+    As a context manager it counts one concurrent request.
 
     Args:
-        key: its own limits go before those of ``settings``.
-        settings: of all keys.
-        predecessor: the account of the same key before the file changed; what it has used up stays used up.
+        key: its limits override those of ``settings``.
+        settings: the limits of all keys.
+        predecessor: the account of the same key before the file changed, whose counts go on.
     """
 
     def __init__(self, key: Key, settings: AccessSettings, predecessor: Account | None) -> None:
@@ -60,13 +59,13 @@ class Account:
         self.usage: _Usage = _Usage() if predecessor is None else predecessor.usage
         self._rate = key.requests_per_s or settings.requests_per_s
         self._at_once = key.requests_at_once or settings.requests_at_once
-        self._burst = max(1.0, math.ceil(self._rate or 1))  # what a second brings may come at once
+        self._burst = max(1.0, math.ceil(self._rate or 1))  # one second of the rate may be used at once
 
     def spend(self, now: float) -> None:
-        """Counts a request at ``now``, in seconds.
+        """Counts a request at the time ``now``, in seconds.
 
         Raises:
-            TooManyRequestsError: the key's rate or its requests at once are used up.
+            TooManyRequestsError: the key exceeds its rate or its number of concurrent requests.
         """
         usage = self.usage
         if self._at_once is not None and usage.ongoing >= self._at_once:
@@ -89,12 +88,12 @@ class Account:
 
 
 class Keyring:
-    """The keys that are valid now, in one replica; rates and requests at once are counted in it alone.
+    """The valid keys, as one replica sees them. Each replica counts only its own requests.
 
     Args:
-        path: of the keys file.
-        settings: of all keys.
-        clock: seconds, for rates and for looking at the file.
+        path: of the file of keys.
+        settings: the limits of all keys.
+        clock: in seconds, for the rates and for watching the file.
 
     Raises:
         KeysError: the file cannot be used.
@@ -106,25 +105,29 @@ class Keyring:
         self._clock = clock
         self._accounts: dict[str, Account] = {}
         self._error: KeysError | None = None
-        self._looked_at = clock()
-        self._seen = self._fingerprint()
+        self._polled_at = clock()
+        self._loaded_fingerprint = self._fingerprint()
         self._load()
         if self._error is not None:
             raise self._error
 
     def admit(self, authorization: Sequence[bytes], scope: Scope | None) -> Account:
-        """Who may ask for ``scope``, or for anything at all where it is None, by the values of the Authorization header.
+        """Checks and counts a request; the account of its key.
+
+        Args:
+            authorization: the values of all its Authorization headers.
+            scope: that the key must have; None if any key will do.
 
         Raises:
-            UnauthorizedError: no key, or none that is valid.
-            ForbiddenError: the key is not for this scope.
-            TooManyRequestsError: it is used up for now.
-            KeysError: the file has become one that cannot be used.
+            UnauthorizedError: no key, or an invalid one.
+            ForbiddenError: the key does not have this scope.
+            TooManyRequestsError: it exceeds its limits.
+            KeysError: the file of keys can no longer be used.
         """
         now = self._clock()
-        if now - self._looked_at >= _POLL_INTERVAL_S:
-            self._looked_at = now
-            self._look_again()
+        if now - self._polled_at >= _POLL_INTERVAL_S:
+            self._polled_at = now
+            self._reload_if_changed()
         if self._error is not None:
             raise self._error
         account = self._find(authorization)
@@ -146,10 +149,10 @@ class Keyring:
             raise UnauthorizedError(is_given=True)
         return account
 
-    def _look_again(self) -> None:
-        seen = self._fingerprint()
-        if seen != self._seen:
-            self._seen = seen
+    def _reload_if_changed(self) -> None:
+        fingerprint = self._fingerprint()
+        if fingerprint != self._loaded_fingerprint:
+            self._loaded_fingerprint = fingerprint
             self._load()
 
     def _load(self) -> None:
@@ -157,7 +160,7 @@ class Keyring:
             keys = read_keys(self._path)
         except KeysError as error:
             self._error = error
-            _logger.error("nobody gets in: %s", error)  # noqa: TRY400 - the sentence says all of it
+            _logger.error("every request is rejected: %s", error)  # noqa: TRY400 - the message is complete without a traceback
             return
         self._error = None
         self._accounts = {key.id: Account(key, self._settings, self._accounts.get(key.id)) for key in keys}

@@ -1,25 +1,25 @@
 """The outermost layer of a replica's HTTP server, around Ray Serve's own.
 
-Takes away the request headers by which a client could steer Ray Serve, and gives Ray Serve's own errors (overload, a lost
-replica) the same JSON as ours. Ray Serve calls ``ingress_middlewares`` where config/serve.env names it; without that setting
-the service answers the same, only slower, and these things stay Ray Serve's. Kept apart from api.py, because Ray Serve's
-proxies import it too.
+Owns what clients may say to Ray Serve, and how Ray Serve's own errors look: it removes the request headers that would steer Ray
+Serve, and replaces Ray Serve's error bodies (overload, a lost replica) by our JSON. Ray Serve calls ``ingress_middlewares`` if
+config/serve.env names it; without that setting the service gives the same answers, only slower, and these two things do not
+happen. Imports little, because Ray Serve's proxies import it, too.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any
 
+import msgspec
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve_app.errors import ErrorBody
+
 __all__ = ["OuterLayer", "ingress_middlewares"]
 
-
-# The headers that the service, its documentation pages and Ray's tracing read. Ray Serve looks at each header several times,
-# and some steer it: x-request-timeout-seconds, x-session-id, serve_multiplexed_model_id.
+# The headers that the service, its documentation page and Ray's tracing read; all others are removed. Ray Serve iterates over
+# the headers several times, and some of them steer it: x-request-timeout-seconds, x-session-id, serve_multiplexed_model_id.
 _READ = frozenset(
     {
         b"content-length",
@@ -37,22 +37,32 @@ _READ = frozenset(
     }
 )
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
-# Without this, Ray Serve runs two more tasks per request, to cancel it when its client leaves or it takes too long. Reading
-# notices a client that leaves, scoring takes milliseconds, and api.py has its own time limits.
+# Without this, Ray Serve runs two more tasks per request, to cancel it when its client disconnects or a time limit passes. They
+# are not needed: reading the body notices the disconnect, scoring takes milliseconds, and predict.py has its own time limits.
 _NO_WATCHING = (b"x-request-disconnect-disabled", b"?1")
+# Here Ray Serve tells everyone the names and prefixes of its applications. HAProxy refuses this path, too.
+_ROUTES = "/-/routes"
 _CODES = {400: "bad_request", 404: "not_found", 408: "request_timeout", 503: "unavailable"}
+_MESSAGES = {404: "Not Found", 503: "the service is overloaded; try again"}
 
 
 class OuterLayer:
-    """The ASGI middleware."""
+    """The ASGI middleware.
+
+    Args:
+        app: Ray Serve's application.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on with headers of our own choice, and the response back as JSON."""
+        """Passes the request on with the allowed headers only, and any error back as JSON."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        if scope["path"].lower() == _ROUTES:
+            await _send_error(404, b"", send)
             return
         scope["headers"] = [
             header
@@ -76,14 +86,9 @@ class OuterLayer:
 
 
 async def _send_error(status: int, request_id: bytes, send: Send) -> None:
-    error: dict[str, Any] = {
-        "code": _CODES.get(status, "internal_error"),
-        "message": "the service is overloaded; try again" if status == 503 else "Ray Serve could not handle the request",
-        "request_id": request_id.decode("latin-1"),
-        "rows": [],
-        "bad_rows": 0,
-    }
-    body = json.dumps({"error": error}).encode()
+    message = _MESSAGES.get(status, "Ray Serve could not handle the request")
+    code = _CODES.get(status, "internal_error")
+    body = msgspec.json.encode(ErrorBody.of(code, message, request_id.decode("latin-1")))
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id)]
     if status == 503:
         headers.append((b"retry-after", b"1"))
@@ -92,5 +97,5 @@ async def _send_error(status: int, request_id: bytes, send: Send) -> None:
 
 
 def ingress_middlewares() -> list[Middleware]:
-    """What Ray Serve puts around the HTTP server of each replica."""
+    """The layers that Ray Serve puts around the HTTP server of each replica."""
     return [Middleware(OuterLayer)]

@@ -1,252 +1,285 @@
-"""The OpenAPI document of the service, built from the manifest, so that it is true of the model that is served.
+"""The OpenAPI 3.1 document of the service, made of the model's manifest and of the shapes that are really sent.
 
-Owns the description of the HTTP interface for people and tools; api.py owns the interface.
+Owns what the document says about paths, parameters and statuses. The schemas of responses come from their Structs; only the
+schema of a row is written here, because the columns of a model are known from its manifest alone.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from collections.abc import Mapping
+from typing import Any, Literal
 
+import msgspec
+
+from serve_app.api.response_bodies import DriftBody, HealthBody, ModelBody, ReadyBody
 from serve_app.components.manifest import Manifest
 from serve_app.config import Limits
+from serve_app.errors import ErrorBody
+from serve_app.scoring.answers import BadRow, BinaryAnswer, MulticlassAnswer
 from serve_app.scoring.schema import Column
 
-__all__ = ["openapi_document"]
+__all__ = ["Document", "openapi_document"]
 
-_TYPES = {"categorical": ["number", "string", "boolean"], "boolean": ["boolean", "string"], "date": ["string"]}
+JSONSchema = dict[str, Any]
+"""A JSON Schema, draft 2020-12, which OpenAPI 3.1 uses as it is."""
+
+_REFERENCE = "#/components/schemas/{name}"
+_JSON_TYPES = {"categorical": ["number", "string", "boolean"], "boolean": ["boolean", "string"], "date": ["string"]}
 _EXAMPLES = {"money": "$0.00", "percent": "0%", "boolean": True, "date": "2000-01-01"}
 _MEANINGS = {
-    "boolean": "true or false, or text: true, yes, t, y, false, no, f, n",
-    "date": "A date by ISO 8601, with or without a time",
+    "boolean": "true or false, or a string: true, yes, t, y, false, no, f, n",
+    "date": "An ISO 8601 date, with or without a time",
 }
+_MOST_LEVELS_SHOWN = 20
 
 
-def openapi_document(manifest: Manifest, limits: Limits, *, asks_for_keys: bool = False) -> dict[str, Any]:
-    """An OpenAPI 3.0 document as plain data."""
-    document = _document(manifest, limits)
-    if asks_for_keys:
-        document["components"]["securitySchemes"] = {"apiKey": {"type": "http", "scheme": "bearer"}}
-        for path, method in (("/predict", "post"), ("/model", "get"), ("/drift", "get")):
-            operation = document["paths"][path][method]
-            operation["security"] = [{"apiKey": []}]
-            operation["responses"] |= {
-                "401": _error("No API key, or none that is valid"),
-                "403": _error("The API key is for something else"),
-                "429": _error("The API key is used up for now"),
-            }
-    return document
+class _Shape(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """A part of an OpenAPI document, named as in its specification."""
 
 
-def _document(manifest: Manifest, limits: Limits) -> dict[str, Any]:
-    row, answer = {"$ref": "#/components/schemas/Row"}, {"$ref": "#/components/schemas/Answer"}
+class Info(_Shape, frozen=True):
+    """What the document describes."""
+
+    title: str
+    version: str
+    description: str
+
+
+class Parameter(_Shape, frozen=True):
+    """A parameter of an operation; all of ours are in the query."""
+
+    name: str
+    location: Literal["query"] = msgspec.field(name="in")
+    description: str
+    schema: JSONSchema
+
+
+class MediaType(_Shape, frozen=True):
+    """A body in one format."""
+
+    schema: JSONSchema
+    example: object = None
+
+
+class RequestBody(_Shape, frozen=True):
+    """What an operation reads."""
+
+    content: dict[str, MediaType]
+    required: bool = False
+
+
+class Response(_Shape, frozen=True):
+    """What an operation answers with one status."""
+
+    description: str
+    content: dict[str, MediaType]
+
+
+class Operation(_Shape, frozen=True):
+    """One method of one path."""
+
+    summary: str
+    operation_id: str
+    responses: dict[str, Response]
+    description: str = ""
+    parameters: tuple[Parameter, ...] = ()
+    request_body: RequestBody | None = None
+    security: tuple[dict[str, list[str]], ...] = ()
+
+
+class PathItem(_Shape, frozen=True):
+    """The methods of one path."""
+
+    get: Operation | None = None
+    post: Operation | None = None
+
+
+class Components(_Shape, frozen=True):
+    """What other parts of the document refer to."""
+
+    schemas: dict[str, JSONSchema]
+    security_schemes: dict[str, dict[str, str]] = {}
+
+
+class Document(_Shape, frozen=True):
+    """An OpenAPI document."""
+
+    openapi: str
+    info: Info
+    paths: dict[str, PathItem]
+    components: Components
+
+
+def openapi_document(manifest: Manifest, limits: Limits, *, has_keys: bool = False) -> Document:
+    """The document for one model.
+
+    Args:
+        manifest: of the model.
+        limits: are mentioned where they apply.
+        has_keys: whether requests need API keys.
+    """
+    description = "Scores tabular rows with a fitted classifier. The answer to a row does not depend on the rows sent with it."
+    security_schemes = {"apiKey": {"type": "http", "scheme": "bearer"}} if has_keys else {}
+    return Document(
+        openapi="3.1.0",
+        info=Info(manifest.name, manifest.version, description),
+        paths={
+            "/predict": PathItem(post=_predict(manifest, limits, has_keys=has_keys)),
+            "/health": PathItem(get=_health()),
+            "/ready": PathItem(get=_ready()),
+            "/drift": PathItem(get=_drift(has_keys=has_keys)),
+            "/model": PathItem(get=_model(has_keys=has_keys)),
+        },
+        components=Components(_schemas(manifest), security_schemes),
+    )
+
+
+def _predict(manifest: Manifest, limits: Limits, *, has_keys: bool) -> Operation:
+    row, answers = _reference("Row"), [_reference(_answer_type(manifest).__name__), _reference("BadRow")]
+    rows = MediaType({"oneOf": [{"type": "array", "items": row}, row]}, [_example(manifest)])
+    return Operation(
+        summary="Score one row or many",
+        operation_id="predict",
+        description=f"At most {limits.max_rows} rows and {limits.max_body_bytes} bytes, optionally compressed by gzip. The "
+        "answers are in the order of the rows. Of a key that a row has twice, the last value counts; keys that the model does "
+        "not use are ignored.",
+        parameters=_predict_parameters(limits),
+        request_body=RequestBody({"application/json": rows}, required=True),
+        responses={
+            "200": _json("One answer per row", {"type": "array", "items": {"anyOf": answers}}),
+            "400": _error("The body is not JSON, or not gzip although its encoding says so"),
+            "408": _error("The body did not arrive in time"),
+            "413": _error("Too many bytes or rows"),
+            "415": _error("The body is compressed, but not by gzip"),
+            "422": _error("The body contains no rows, or a row cannot be scored"),
+            "500": _error("The service failed"),
+            "503": _error("The rows cannot be scored at the moment"),
+            **_key_errors(has_keys=has_keys),
+        },
+        security=_security(has_keys=has_keys),
+    )
+
+
+def _predict_parameters(limits: Limits) -> tuple[Parameter, ...]:
+    return (
+        Parameter(
+            "on_error",
+            "query",
+            "What happens to a row that cannot be scored: the request is refused, or an error object replaces the answer.",
+            {"type": "string", "enum": ["refuse", "report"], "default": "refuse"},
+        ),
+        Parameter(
+            "explain",
+            "query",
+            f"Whether each answer says how much each column contributes to it; for at most {limits.max_explained_rows} rows.",
+            {"type": "boolean", "default": False},
+        ),
+    )
+
+
+def _health() -> Operation:
+    return Operation("Whether the process is alive", "health", {"200": _json("It is", _reference("HealthBody"))})
+
+
+def _ready() -> Operation:
+    body = _reference("ReadyBody")
+    summary = "Whether golden rows get their recorded answers through both deployments"
+    return Operation(summary, "ready", {"200": _json("They do", body), "503": _json("They do not yet", body)})
+
+
+def _drift(*, has_keys: bool) -> Operation:
+    return Operation(
+        summary="How far the rows of the last hour have moved from the training rows",
+        operation_id="drift",
+        responses={
+            "200": _json("Population stability indices", _reference("DriftBody")),
+            "404": _error("The manifest does not tell how the training rows were distributed"),
+            "503": _error("The counts of the replicas are not available at the moment"),
+            **_key_errors(has_keys=has_keys),
+        },
+        security=_security(has_keys=has_keys),
+    )
+
+
+def _model(*, has_keys: bool) -> Operation:
+    responses = {"200": _json("Its manifest and versions", _reference("ModelBody")), **_key_errors(has_keys=has_keys)}
+    return Operation("The model that serves", "model", responses, security=_security(has_keys=has_keys))
+
+
+def _security(*, has_keys: bool) -> tuple[dict[str, list[str]], ...]:
+    return ({"apiKey": []},) if has_keys else ()
+
+
+def _key_errors(*, has_keys: bool) -> dict[str, Response]:
+    if not has_keys:
+        return {}
     return {
-        "openapi": "3.0.3",
-        "info": {
-            "title": manifest.name,
-            "version": manifest.version,
-            "description": "Scores tabular rows with a fitted classifier. A row has one answer, whatever it travels with.",
-        },
-        "paths": {
-            "/predict": {
-                "post": {
-                    "summary": "Score one row or many",
-                    "description": f"At most {limits.max_rows} rows and {limits.max_body_bytes} bytes. The answers are in "
-                    "the order of the rows. A key that stands twice in a row counts with its last value; keys that the "
-                    "model does not use are ignored.",
-                    "operationId": "predict",
-                    "parameters": [
-                        {
-                            "name": "on_error",
-                            "in": "query",
-                            "description": "What a bad row does: refuse the request, or have an error object in its place.",
-                            "schema": {"type": "string", "enum": ["refuse", "report"], "default": "refuse"},
-                        },
-                        {
-                            "name": "explain",
-                            "in": "query",
-                            "description": "Whether each answer says what each column contributes to it; of at most "
-                            f"{limits.max_explained_rows} rows.",
-                            "schema": {"type": "boolean", "default": False},
-                        },
-                    ],
-                    "requestBody": {
-                        "required": True,
-                        "content": {
-                            "application/json": {
-                                "schema": {"oneOf": [{"type": "array", "items": row}, row]},
-                                "example": [_example(manifest)],
-                            }
-                        },
-                    },
-                    "responses": {
-                        "200": _json(
-                            "One answer per row",
-                            {"type": "array", "items": {"oneOf": [answer, {"$ref": "#/components/schemas/BadRow"}]}},
-                        ),
-                        "400": _error("The body is no JSON, or not the gzip that it says it is"),
-                        "408": _error("The body did not arrive in time"),
-                        "413": _error("Too many bytes or rows"),
-                        "415": _error("The body is compressed otherwise than by gzip"),
-                        "422": _error("The body holds no rows, or a row cannot be scored"),
-                        "500": _error("The service failed"),
-                        "503": _error("The rows could not be scored just now"),
-                    },
-                }
-            },
-            "/health": {"get": _get("Whether the process is live", {"200": _json("It is", {"type": "object"})})},
-            "/ready": {
-                "get": _get(
-                    "Whether golden rows get their recorded answers through both deployments",
-                    {"200": _json("They do", {"type": "object"}), "503": _json("Not yet", {"type": "object"})},
-                )
-            },
-            "/drift": {
-                "get": _get(
-                    "How far the rows of the last hour have moved from those that trained the model",
-                    {
-                        "200": _json("Population stability indices", {"type": "object"}),
-                        "404": _error("The manifest does not tell how the training rows were distributed"),
-                        "503": _error("What the replicas have counted could not be asked for"),
-                    },
-                )
-            },
-            "/model": {"get": _get("The model that is served", {"200": _json("It", {"type": "object"})})},
-        },
-        "components": {
-            "schemas": {
-                "Row": _row(manifest),
-                "Answer": _answer(manifest),
-                "BadRow": {
-                    "type": "object",
-                    "required": ["error"],
-                    "properties": {
-                        "error": {
-                            "type": "object",
-                            "required": ["code", "message", "rows"],
-                            "properties": {
-                                "code": {"type": "string"},
-                                "message": {"type": "string"},
-                                "rows": {"type": "array", "items": {"$ref": "#/components/schemas/FieldProblem"}},
-                            },
-                        }
-                    },
-                },
-                "FieldProblem": {
-                    "type": "object",
-                    "required": ["row", "field", "code", "message"],
-                    "properties": {
-                        "row": {"type": "integer"},
-                        "field": {"type": "string", "nullable": True},
-                        "code": {"type": "string"},
-                        "message": {"type": "string"},
-                    },
-                },
-                "Error": {
-                    "type": "object",
-                    "required": ["error"],
-                    "properties": {
-                        "error": {
-                            "type": "object",
-                            "required": ["code", "message", "request_id", "rows", "bad_rows"],
-                            "properties": {
-                                "code": {"type": "string"},
-                                "message": {"type": "string"},
-                                "request_id": {"type": "string"},
-                                "rows": {
-                                    "type": "array",
-                                    "maxItems": 100,
-                                    "items": {"$ref": "#/components/schemas/FieldProblem"},
-                                },
-                                "bad_rows": {"type": "integer"},
-                            },
-                        }
-                    },
-                },
-            }
-        },
+        "401": _error("No API key, or an invalid one"),
+        "403": _error("The API key has another scope"),
+        "429": _error("The API key exceeds its rate limit"),
     }
 
 
-def _get(summary: str, responses: dict[str, Any]) -> dict[str, Any]:
-    return {"summary": summary, "responses": responses}
+def _json(description: str, schema: JSONSchema) -> Response:
+    return Response(description, {"application/json": MediaType(schema)})
 
 
-def _json(description: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
+def _error(description: str) -> Response:
+    return _json(description, _reference("ErrorBody"))
 
 
-def _error(description: str) -> dict[str, Any]:
-    return _json(description, {"$ref": "#/components/schemas/Error"})
+def _reference(name: str) -> JSONSchema:
+    return {"$ref": _REFERENCE.format(name=name)}
 
 
-def _row(manifest: Manifest) -> dict[str, Any]:
+def _answer_type(manifest: Manifest) -> type[BinaryAnswer | MulticlassAnswer]:
+    return BinaryAnswer if len(manifest.classes) == 2 else MulticlassAnswer
+
+
+def _schemas(manifest: Manifest) -> dict[str, JSONSchema]:
+    answer = _answer_type(manifest)
+    _, schemas = msgspec.json.schema_components(
+        [answer, BadRow, ErrorBody, HealthBody, ReadyBody, ModelBody, DriftBody], ref_template=_REFERENCE
+    )
+    for schema in schemas.values():
+        if "description" in schema:
+            schema["description"] = inspect.cleandoc(schema["description"])
+    schemas[answer.__name__]["properties"]["predicted_class"] = {"enum": list(manifest.classes)}
+    return {"Row": _row(manifest), **schemas}
+
+
+def _row(manifest: Manifest) -> JSONSchema:
     columns = [manifest.schema.column(name) for name in manifest.selected_features]
     return {
         "type": "object",
+        "description": "One row of the table. Other keys are ignored.",
         "required": list(manifest.selected_features),
         "properties": {column.name: _cell(column) for column in columns},
-        "additionalProperties": True,
     }
 
 
-def _example(manifest: Manifest) -> dict[str, Any]:
-    """A row that can be scored, made of the schema alone: this document is for everybody, rows of a table are not."""
+def _cell(column: Column) -> JSONSchema:
+    types = list(_JSON_TYPES.get(column.kind, ["number", "string"]))
+    if column.null == "impute":
+        types.append("null")
+    return {"type": types, "description": f"{_meaning(column)}; {_of_null(column)}"}
+
+
+def _meaning(column: Column) -> str:
+    if not column.is_categorical:
+        return _MEANINGS.get(column.kind, f"A number, or a string that is one ({column.kind})")
+    shown = column.levels[:_MOST_LEVELS_SHOWN]
+    more = f" and {len(column.levels) - len(shown)} more" if len(column.levels) > len(shown) else ""
+    unknown = "any other is scored as null" if column.unknown == "as_null" else "any other is refused"
+    return f"One of {', '.join(shown)}{more}; {unknown}"
+
+
+def _of_null(column: Column) -> str:
+    return "null is imputed as in training" if column.null == "impute" else "null is refused"
+
+
+def _example(manifest: Manifest) -> Mapping[str, object]:
+    """A row that can be scored, made of the schema alone: the document is public, the rows of a table are not."""
     columns = [manifest.schema.column(name) for name in manifest.selected_features]
     return {column.name: column.levels[0] if column.is_categorical else _EXAMPLES.get(column.kind, 0) for column in columns}
-
-
-def _cell(column: Column) -> dict[str, Any]:
-    missing = "null is imputed as in training" if column.null == "impute" else "null is refused"
-    kinds = _TYPES.get(column.kind, ["number", "string"])
-    if column.is_categorical:
-        unknown = "another is scored as if null" if column.unknown == "as_null" else "another is refused"
-        shown = column.levels[:20]
-        more = f" and {len(column.levels) - len(shown)} more" if len(column.levels) > len(shown) else ""
-        meaning = f"One of {', '.join(shown)}{more}; {unknown}"
-    else:
-        meaning = _MEANINGS.get(column.kind, f"A number, or text that is one ({column.kind})")
-    return {
-        "anyOf": [{"type": kind, "nullable": column.null == "impute"} for kind in kinds],
-        "description": f"{meaning}; {missing}",
-    }
-
-
-def _answer(manifest: Manifest) -> dict[str, Any]:
-    probability = {"type": "number", "minimum": 0, "maximum": 1}
-    own: dict[str, Any] = (
-        {"probability_positiveclass": probability}
-        if len(manifest.classes) == 2
-        else {"probabilities": {"type": "object", "additionalProperties": probability}}
-    )
-    properties = {
-        **own,
-        "probability_predictedclass": probability,
-        "selected_features": {"type": "array", "items": {"type": "string"}},
-        "predicted_class": {"enum": list(manifest.classes)},
-    }
-    warnings = {"type": "array", "items": {"type": "object"}, "description": "Only where there is something to say"}
-    more = {"warnings": warnings, "explanation": _explanation()}
-    return {"type": "object", "required": list(properties), "properties": {**properties, **more}}
-
-
-def _explanation() -> dict[str, Any]:
-    number = {"type": "number"}
-    reason = {"column": {"type": "string"}, "text": {"type": "string"}, "contribution": number}
-    properties = {
-        "of_class": {"description": "Of two classes the positive one, of more the predicted one"},
-        "scale": {"type": "string", "enum": ["log_odds", "class_score", "probability"]},
-        "base": number,
-        "score": {"type": "number", "description": "The base and all contributions"},
-        "contributions": {"type": "object", "additionalProperties": number},
-        "reasons": {
-            "type": "array",
-            "description": "The strongest contributions in words",
-            "items": {"type": "object", "required": list(reason), "properties": reason},
-        },
-    }
-    return {
-        "type": "object",
-        "description": "Only with explain=true",
-        "required": list(properties),
-        "properties": properties,
-    }

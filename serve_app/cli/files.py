@@ -70,7 +70,8 @@ def score(  # noqa: PLR0913, PLR0917 - click passes options as arguments
     source: str, output: str, form: Any, keep: tuple[str, ...], address: str | None, components: Path
 ) -> None:
     """Score a file, or all files of a folder: CSV, Parquet, JSON lines; as the service would, to the last bit."""
-    from serve_app.offline.score_files import PieceResult, ray_for_files, score_files
+    from serve_app.offline.local_ray import ray_for_files
+    from serve_app.offline.score_files import PieceResult, score_files
 
     columns = (
         TextColumn("{task.fields[rows]} rows"),
@@ -106,9 +107,9 @@ def score(  # noqa: PLR0913, PLR0917 - click passes options as arguments
 def drift(source: str, out: Path, components: Path) -> None:
     """Compare the rows of a file (CSV, Parquet, JSON lines) with those that trained the model."""
     from serve_app.components.loading import load_components
-    from serve_app.offline.score_files import count_files
+    from serve_app.offline.count_files import count_files
     from serve_app.scoring.drift import compare
-    from serve_app.training.report import write_drift_report
+    from serve_app.training.drift_report import write_drift_report
 
     loaded = load_components(components)
     with needs_data_packages(), console.status("Counting ..."):

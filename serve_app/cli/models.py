@@ -158,7 +158,7 @@ def sign(folder: Path, key: Path) -> None:
 
 
 def _threshold_rule(threshold: float, top_share: float | None, costs: tuple[float, float] | None) -> Any:
-    from serve_app.training.evaluation import ThresholdRule
+    from serve_app.training.threshold import ThresholdRule
 
     if top_share is not None and costs is not None:
         raise click.UsageError("--top-share and --costs are two rules; choose one")
@@ -174,21 +174,17 @@ def _threshold_rule(threshold: float, top_share: float | None, costs: tuple[floa
 
 def _print_training(manifest: Any, report: Any) -> None:
     print_columns(manifest, report.left_out)
-    figures = Table("rows", "count", *(["positive"] if report.train_positive_share is not None else []), *_FIGURES.values())
-    for part, title in (("train", "training"), ("validation", "validation")):
-        share = getattr(report, f"{part}_positive_share")
-        figures.add_row(
-            title,
-            f"{getattr(report, f'{part}_rows'):,}",
-            *([] if share is None else [f"{share:.2%}"]),
-            *(f"{getattr(report, f'{part}_{figure}'):.4f}" for figure in _FIGURES),
-        )
+    is_binary = len(manifest.classes) == 2
+    figures = Table("rows", "count", *(["positive"] if is_binary else []), *_FIGURES.values())
+    for part, title in ((report.train, "training"), (report.held_back, "validation")):
+        share = [f"{part.positive_share:.2%}"] if is_binary else []
+        figures.add_row(title, f"{part.rows:,}", *share, f"{part.auc:.4f}", f"{part.log_loss:.4f}", f"{part.accuracy:.4f}")
     folds = report.cross_validation
     figures.add_row(
         f"{folds.folds}-fold",
         "",
-        *([] if report.train_positive_share is None else [""]),
-        *(f"{folds.means[figure]:.4f} ± {folds.deviations[figure]:.4f}" for figure in _FIGURES),
+        *([""] if is_binary else []),
+        *(f"{spread.mean:.4f} ± {spread.deviation:.4f}" for spread in (folds.auc, folds.log_loss, folds.accuracy)),
     )
     console.print(figures)
     if report.coefficients:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,9 @@ from serve_app.cli.options import (
     env_file_option,
     host_option,
 )
+
+if TYPE_CHECKING:
+    from serve_app.operations.release import Release
 
 __all__ = ["COMMANDS"]
 
@@ -122,14 +125,13 @@ def rollback(address: str) -> None:
         _announce_release(roll_back(address=address))
 
 
-def _announce_release(release: Any) -> None:
-    serving = release.rollout["serving"]
+def _announce_release(release: Release) -> None:
+    serving = release.rollout.serving
     replicas = " and ".join(f"{count} {name}" for name, count in release.replicas.items())
-    console.print(f"{serving['name']} {serving['version']} serves (manifest {serving['digest'][:12]}): {replicas}")
-    for role in ("canary", "shadow"):
-        trial = release.rollout[role]
-        if trial:
-            console.print(f"{trial['name']} {trial['version']} is its {role}, with {trial['share']:.0%} of the requests")
+    console.print(f"{serving.name} {serving.version} serves (manifest {serving.digest[:12]}): {replicas}")
+    for role, trial in (("canary", release.rollout.canary), ("shadow", release.rollout.shadow)):
+        if trial is not None:
+            console.print(f"{trial.name} {trial.version} is its {role}, with {trial.share:.0%} of the requests")
 
 
 def _announce_service(service: Any) -> None:

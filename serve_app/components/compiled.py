@@ -36,6 +36,15 @@ class Components:
     model: Any
     """The fitted estimator itself, for whoever explains its answers."""
 
+    @property
+    def version_label(self) -> str:
+        """The version and the first eight digits of the digest, as in ``1.0.0+ab12cd34``: different models never share one.
+
+        The digits are build metadata of semantic versioning (https://semver.org, item 10), added to that of the version itself.
+        """
+        version = self.manifest.version
+        return f"{version}{'.' if '+' in version else '+'}{self.digest[:8]}"
+
     def parser(self, max_rows: int, **limits: int) -> RowParser:
         """A reader of rows for these components; ``limits`` are the other ones of RowParser."""
         most = _RAW_MAX_MAGNITUDE if self.manifest.is_raw else self.encoder.max_magnitude

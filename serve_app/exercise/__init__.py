@@ -1,1 +1,1 @@
-"""The published model of the exercise, and stand-in data for it."""
+"""The exercise: its published model, and a stand-in for its data, which is not public."""

@@ -1,7 +1,7 @@
 """The published model of the exercise (GLM model 26) as a draft of components, without training.
 
-Owns the reading of data/reference/glm26.json: means, standard deviations and coefficients as they were published, to the
-digits that they were published with. Nothing else in this package knows of that model.
+Owns data/reference/glm26.json: the means, standard deviations and coefficients with the digits that they were published with.
+Only this room knows that model.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Bins(msgspec.Struct, frozen=True):
 
 
 class PublishedModel(msgspec.Struct, frozen=True):
-    """What was published: see data/reference/README.md for the meaning and source of each figure."""
+    """The published figures; data/reference/README.md gives the meaning and the source of each one."""
 
     target: str
     threshold: float
@@ -73,15 +73,15 @@ class PublishedModel(msgspec.Struct, frozen=True):
 
 
 def load_published_model(path: Path = REFERENCE_FILE) -> PublishedModel:
-    """The published figures."""
+    """Reads the published figures."""
     return msgspec.json.decode(path.read_bytes(), type=PublishedModel)
 
 
 def draft_reference(published: PublishedModel, unknown: UnknownPolicy = "as_null") -> Draft:
     """The published figures as fitted estimators.
 
-    The estimators are fitted on two rows that span the published moments, and then given the published figures themselves,
-    so that they are whole scikit-learn objects with nothing guessed about their insides.
+    The estimators are fitted to two rows that span the published moments, and then get the published figures. This makes them
+    complete scikit-learn objects without guessing at their private attributes.
     """
     import pandas as pd
     from sklearn.impute import SimpleImputer
@@ -125,7 +125,7 @@ def draft_reference(published: PublishedModel, unknown: UnknownPolicy = "as_null
 
 
 def _golden_rows(published: PublishedModel) -> list[dict[str, Any]]:
-    """Rows over the whole range of each column, with nulls and money text among them."""
+    """Rows over the whole range of each column; some cells are null, and some amounts are strings in brackets."""
     random = np.random.default_rng(_GOLDEN_SEED)
     rows = []
     for number in range(_GOLDEN_ROWS):

@@ -1,8 +1,8 @@
 """A stand-in for the exercise's data, which is not public: ``train.csv`` and ``test.json``, the same for the same seed.
 
-Owns what the stand-in looks like. Which columns there are, their kinds, levels, means and standard deviations come from
-the published figures, and the target is drawn from the published coefficients: they are the true model of the table.
-What was not published (the shape of a distribution, the shares of levels) is chosen here, by the rules below.
+Owns what the stand-in looks like. The columns, their kinds, levels, means and standard deviations are the published ones. The
+target is drawn from the published coefficients, which are therefore the true model of the table. What was not published (the
+shape of each distribution, the shares of levels) is chosen by the rules below.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
 __all__ = ["StandIn", "generate"]
 
 _NULL_SHARE = 0.03
-_TEXT_SHARE = 0.01  # of the plain numbers
+_STRING_SHARE = 0.01  # of the plain numbers, which are then spelled as strings
 _RARE_LEVELS = {"x31_japan": 0.07}
 """The share of each level that is rarer than the others of its column, by the name of its feature.
 
-Not published, but the standard errors tell: .062 for japan, .033 for asia and germany. The variance of a level's
-coefficient goes as 1 / share, or, as far as the baseline is uncertain too, as 1 / share + 1 / share(baseline). By the
-first japan is (.062 / .033)² = 3.5 times as rare as each other level, 8.6 % of the rows; by the second 6.1, 5.2 %.
+The shares were not published; the standard errors imply them: .062 for japan, .033 for asia and germany. The variance of a
+level's coefficient is proportional to 1 / share or, if the baseline is uncertain too, to 1 / share + 1 / share(baseline). By
+the first, japan is (.062 / .033)² = 3.5 times as rare as each other level (8.6 % of the rows); by the second 6.1 times (5.2 %).
 """
 _ROWS_PER_BLOCK = 1000
 
 Cell: TypeAlias = float | str | None
-"""What JSON may say of a field."""
+"""The JSON value of a field."""
 
 
 @dataclass(frozen=True)
 class StandIn:
-    """What was written; ``positive_share`` is that of the training table."""
+    """The files that were written; ``positive_share`` is that of the training table."""
 
     train: Path
     test: Path
@@ -53,7 +53,7 @@ class StandIn:
 
 
 class _Sample(NamedTuple):
-    """Rows before they are spelled out.
+    """Rows before they are written as cells.
 
     ``values`` has shape (rows, columns): numbers, positions of levels, NaN for null; ``target`` has shape (rows,).
     """
@@ -72,12 +72,12 @@ def generate(
 ) -> StandIn:
     """Writes ``train.csv`` (the target last) and ``test.json`` (an array of row objects, without it) into ``folder``.
 
-    A null is an empty cell or ``null``; whatever is text stands in quotes, in either file. Each file appears whole or
-    not at all. ``advance`` is told how many rows were just written.
+    A null is an empty cell or ``null``; strings are quoted in both files. Each file appears whole or not at all. ``advance`` is
+    called with the number of rows just written.
     """
     published = load_published_model()
     model = compile_draft(draft_reference(published))
-    # Two streams, so that the rows of one file do not depend on how many the other has.
+    # Two streams, so that the rows of one file do not depend on the number of rows in the other.
     for_train, for_test = np.random.default_rng(seed).spawn(2)
     train_path, test_path = folder / "train.csv", folder / "test.json"
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def generate(
 def _draw_sample(random: np.random.Generator, published: PublishedModel, model: Components, rows: int) -> _Sample:
     columns = published.schema().columns
     values = np.column_stack([_draw_column(random, published, column, rows) for column in columns])
-    # As a request's rows are scored: nulls imputed, a missing category as the baseline.
+    # Scored as the rows of a request are: nulls imputed, a missing category as the baseline.
     selected = [columns.index(column) for column in model.encoder.columns]
     probabilities = model.scorer.score(model.encoder.encode(values[:, selected]))
     return _Sample(values, random.random(rows) < probabilities[:, 1])
@@ -113,14 +113,14 @@ def _draw_column(random: np.random.Generator, published: PublishedModel, column:
 
 
 def _level_shares(column: Column) -> list[float]:
-    """Equal shares, but for the rare levels."""
+    """Equal shares, except for the rare levels."""
     rare = [_RARE_LEVELS.get(Feature(column.name, level).name) for level in column.levels]
     rest = (1.0 - sum(share for share in rare if share is not None)) / rare.count(None)
     return [rest if share is None else share for share in rare]
 
 
 def _draw_numbers(random: np.random.Generator, count: int, mean: float, std: float, decimals: int) -> Array:
-    """Numbers that have ``mean`` and ``std`` exactly, but for rounding: a sample that is standardised and moved there.
+    """Numbers whose mean and standard deviation are exactly ``mean`` and ``std``, except for rounding.
 
     Most of the published standard deviations are those of a uniform distribution over a round width (0.2887 is 1 / √12,
     5,775 is 20,000 / √12); those close to 1, 10, 100 and 1,000 look normal.
@@ -134,7 +134,7 @@ def _draw_numbers(random: np.random.Generator, count: int, mean: float, std: flo
 
 
 def _decimals(column: Column, std: float) -> int:
-    """Cents and hundredths of a percent; of plain numbers about six digits that vary."""
+    """Two decimals for money and percent; for plain numbers, enough for about six significant digits."""
     return 2 if column.kind != "numeric" else max(2, 5 - math.floor(math.log10(std)))
 
 
@@ -144,7 +144,7 @@ def _spell(
     values: Array,
     advance: Callable[[int], None] | None,
 ) -> Iterator[Sequence[Cell]]:
-    """The rows as JSON says them, one after the other."""
+    """The rows as JSON values, one by one."""
     columns = published.schema().columns
     for start in range(0, len(values), _ROWS_PER_BLOCK):
         block = values[start : start + _ROWS_PER_BLOCK]
@@ -156,7 +156,7 @@ def _spell(
 
 
 def _spell_column(column: Column, values: Array, whims: Array) -> list[Cell]:
-    """Cells of one column; a whim, uniform in [0, 1), decides between spellings of the same value."""
+    """The cells of one column; a whim, uniform in [0, 1), chooses between spellings of the same value."""
     pairs = zip(values.tolist(), whims.tolist(), strict=True)
     return [None if math.isnan(value) else _spell_cell(column, value, whim) for value, whim in pairs]
 
@@ -168,7 +168,7 @@ def _spell_cell(column: Column, value: float, whim: float) -> Cell:
         return _spell_money(value, in_brackets=whim < 0.5)
     if column.kind == "percent":
         return f"{value:.2f}%"
-    return str(value) if whim < _TEXT_SHARE else value
+    return str(value) if whim < _STRING_SHARE else value
 
 
 def _spell_money(value: float, *, in_brackets: bool) -> str:

@@ -1,1 +1,1 @@
-"""From files of rows to files of answers, on Ray Data."""
+"""Scoring files of rows into files of answers, on Ray Data, with the code that scores requests."""

@@ -1,6 +1,7 @@
-"""Files of answers: Parquet, CSV or JSON lines, each of which appears whole or not at all.
+"""Writing files of answers: Parquet, CSV or JSON lines, each of which appears whole or not at all.
 
-Owns their columns and types, and how a file is written by a worker that may be stopped, or work beside another on the same.
+Owns the columns and types of the answers, and how a file is written by a worker that may be stopped, or that may work on the
+same piece as another. Scores nothing.
 """
 
 from __future__ import annotations
@@ -9,61 +10,63 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import msgspec
 
 from serve_app.components.compiled import Components
 from serve_app.offline.pieces import Format
 
-__all__ = ["LinesWriter", "answers_writer", "columns_of", "write_whole"]
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+__all__ = ["Cell", "LinesWriter", "answers_writer", "columns_of", "write_whole"]
+
+Cell = str | int | float | bool | None
+_CellType = Literal["string", "integer", "number", "boolean"]
 
 
-def columns_of(components: Components, keep: Sequence[str]) -> dict[str, str]:
-    """The columns of the answers, and what is in them: text, integer, number."""
+def columns_of(components: Components, keep: Sequence[str]) -> dict[str, _CellType]:
+    """The columns of the answers and their types; ``keep`` are columns of the input."""
     classes = components.manifest.classes
     probabilities = ["positiveclass"] if len(classes) == 2 else [str(label) for label in classes]
-    kinds = {bool: "boolean", int: "integer", float: "number"}
-    return {
-        "file": "text",
-        "row": "integer",
-        **dict.fromkeys(keep, "text"),
-        **{f"probability_{name}": "number" for name in probabilities},
-        "probability_predictedclass": "number",
-        "predicted_class": kinds.get(type(classes[0]), "text"),
-    }
+    types: dict[type, _CellType] = {bool: "boolean", int: "integer", float: "number"}
+    columns: dict[str, _CellType] = {"file": "string", "row": "integer"}
+    columns |= dict.fromkeys(keep, "string")
+    columns |= dict.fromkeys([f"probability_{name}" for name in (*probabilities, "predictedclass")], "number")
+    return columns | {"predicted_class": types.get(type(classes[0]), "string")}
 
 
 class LinesWriter:
-    """JSON lines into a file that is there once the block has ended well, and then only if something was written."""
+    """Writes JSON lines; the file appears if the block succeeds and something was written."""
 
-    def __init__(self, system: Any, path: str) -> None:
+    def __init__(self, system: FileSystem, path: str) -> None:
         self._system, self._path = system, path
-        self._lines = io.BytesIO()
+        self._content = io.BytesIO()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and self._lines.tell():
-            write_whole(self._system, self._path, self._lines.getvalue())
+        if kind is None and self._content.tell():
+            write_whole(self._system, self._path, self._content.getvalue())
 
-    def write(self, rows: Iterable[dict[str, Any]]) -> None:
+    def write(self, rows: Iterable[object]) -> None:
         """Adds rows."""
         for row in rows:
-            self._lines.write(msgspec.json.encode(row) + b"\n")
+            self._content.write(msgspec.json.encode(row) + b"\n")
 
 
-class _TextWriter(LinesWriter):
+class _RowsWriter(LinesWriter):
     """Answers as JSON lines or CSV."""
 
-    def __init__(self, system: Any, path: str, columns: Mapping[str, str], *, is_csv: bool) -> None:
+    def __init__(self, system: FileSystem, path: str, columns: Mapping[str, _CellType], *, is_csv: bool) -> None:
         super().__init__(system, path)
         self._is_csv = is_csv
         if is_csv:
             self._write_csv([tuple(columns)])
 
-    def write_columns(self, columns: Mapping[str, Sequence[Any]]) -> None:
+    def write_columns(self, columns: Mapping[str, Sequence[Cell]]) -> None:
         """Adds rows, given by column."""
         rows = zip(*columns.values(), strict=True)
         if self._is_csv:
@@ -71,21 +74,21 @@ class _TextWriter(LinesWriter):
         else:
             self.write(dict(zip(columns, row, strict=True)) for row in rows)
 
-    def _write_csv(self, rows: Iterable[Sequence[Any]]) -> None:
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        self._lines.write(text.getvalue().encode())
+    def _write_csv(self, rows: Iterable[Sequence[Cell]]) -> None:
+        lines = io.StringIO(newline="")
+        csv.writer(lines, lineterminator="\n").writerows(rows)
+        self._content.write(lines.getvalue().encode())
 
 
 class _ParquetWriter:
     """Answers as Parquet."""
 
-    def __init__(self, system: Any, path: str, columns: Mapping[str, str]) -> None:
+    def __init__(self, system: FileSystem, path: str, columns: Mapping[str, _CellType]) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        types = {"text": pa.string(), "integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}
-        self._schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
+        types = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}
+        self._schema = pa.schema([(name, types[type_]) for name, type_ in columns.items()])
         self._table = pa.table
         self._system, self._path = system, path
         self._content = io.BytesIO()
@@ -99,20 +102,22 @@ class _ParquetWriter:
         if kind is None:
             write_whole(self._system, self._path, self._content.getvalue())
 
-    def write_columns(self, columns: Mapping[str, Sequence[Any]]) -> None:
+    def write_columns(self, columns: Mapping[str, Sequence[Cell]]) -> None:
         """Adds rows, given by column."""
         self._writer.write_table(self._table(dict(columns), schema=self._schema))
 
 
-def answers_writer(form: Format, system: Any, path: str, columns: Mapping[str, str]) -> _ParquetWriter | _TextWriter:
-    """A file of answers with these columns (see ``columns_of``): filled within a block, there once that has ended well."""
+def answers_writer(
+    form: Format, system: FileSystem, path: str, columns: Mapping[str, _CellType]
+) -> _ParquetWriter | _RowsWriter:
+    """A writer of answers with these columns (see ``columns_of``); the file appears if the ``with`` block succeeds."""
     if form == "parquet":
         return _ParquetWriter(system, path, columns)
-    return _TextWriter(system, path, columns, is_csv=form == "csv")
+    return _RowsWriter(system, path, columns, is_csv=form == "csv")
 
 
-def write_whole(system: Any, path: str, content: bytes) -> None:
-    """A file that appears at once: two workers with the same piece write the same."""
+def write_whole(system: FileSystem, path: str, content: bytes) -> None:
+    """Writes a file that appears at once. Two workers with the same piece may do so: they write the same."""
     system.create_dir(path.rpartition("/")[0], recursive=True)
     scratch = f"{path}.{os.getpid()}"
     with system.open_output_stream(scratch) as file:

@@ -1,4 +1,8 @@
-"""Records of CSV: where they end, and their cells, as csv.reader has them."""
+"""Records of CSV: where they end, and their cells, exactly as ``csv.reader`` reads them.
+
+Owns what a quote means, in one pass of numpy where every quote is written the way programs write them, else quote by quote.
+Works on bytes that start where a record starts; knows no files.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ _BEFORE_A_CELL = b",\n\r"
 
 def csv_records(content: bytes) -> Iterator[list[str] | None]:
     """The cells of each record; None where a quote does not close."""
-    # A long cell, of a column that may not even be used, is no error.
+    # A long cell is no error: its column may not even be used.
     csv.field_size_limit(max(csv.field_size_limit(), len(content)))
     ends, stray = csv_ends(content, is_all=True)
     begin = 0
@@ -30,27 +34,27 @@ def csv_records(content: bytes) -> Iterator[list[str] | None]:
 
 
 def _csv_cells(content: bytes) -> Iterator[list[str]]:
-    # What is no UTF-8 becomes signs that are no number and no known level, rather than the end of all.
+    # Bytes that are not UTF-8 spoil their own cell only, which is then neither a number nor a known level.
     return csv.reader(io.StringIO(content.decode("utf-8", "replace"), newline=""))
 
 
 def csv_ends(content: bytes, *, is_all: bool) -> tuple[NDArray[np.intp], list[int]]:
-    """Where the records of a text end that starts with one, and which of them, by number, open a quote that does not close.
+    """Where the records end, and the numbers of those that open a quote and do not close it.
 
-    As csv.reader has it, a quote opens a cell at the cell's start only, and is a sign like any other elsewhere; within quotes
-    two of them stand for one. A quote that is not closed within ``_MAX_QUOTED_BYTES`` spoils its line, not all that follow.
+    As in ``csv.reader``, a quote opens a cell only at the cell's start and is an ordinary character elsewhere; within quotes,
+    two quotes mean one. A quote that is not closed within 1 MiB spoils its own line, not all that follow.
 
     Args:
-        content: begins where a record does.
-        is_all: whether nothing follows it that could close a quote, or belong to a line's end.
+        content: starts where a record starts.
+        is_all: whether this is the end of the file, so that nothing follows that could close a quote or complete a line end.
     """
     ends = line_ends(content, at_returns=b"\r" in content)
     if not is_all and len(ends) and content[ends[-1]] == ord("\r") and ends[-1] == len(content) - 1:
         ends = ends[:-1]  # the next byte may be its line feed
-    signs = np.frombuffer(content, dtype=np.uint8)
-    quotes = np.flatnonzero(signs == ord('"'))
+    characters = np.frombuffer(content, dtype=np.uint8)
+    quotes = np.flatnonzero(characters == ord('"'))
     stray: list[int] = []
-    if not _is_plainly_quoted(signs, quotes, is_all=is_all):
+    if not _is_plainly_quoted(characters, quotes, is_all=is_all):
         found, stray = _quoted_cells(content, quotes.tolist(), ends, is_all=is_all)
         quotes = np.array(found, dtype=np.intp)
     ends = ends[np.searchsorted(quotes, ends) % 2 == 0]
@@ -58,29 +62,29 @@ def csv_ends(content: bytes, *, is_all: bool) -> tuple[NDArray[np.intp], list[in
 
 
 def line_ends(content: bytes, *, at_returns: bool = False) -> NDArray[np.intp]:
-    """Where lines end: at line feeds, and if asked for at carriage returns that no line feed follows."""
-    signs = np.frombuffer(content, dtype=np.uint8)
-    is_end = signs == ord("\n")
+    """Where lines end: at line feeds and, if asked for, at carriage returns that are not followed by a line feed."""
+    characters = np.frombuffer(content, dtype=np.uint8)
+    is_end = characters == ord("\n")
     if at_returns:
-        is_lone = signs == ord("\r")
+        is_lone = characters == ord("\r")
         is_lone[:-1] &= ~is_end[1:]
         is_end |= is_lone
     return np.flatnonzero(is_end)
 
 
-def _is_plainly_quoted(signs: NDArray[np.uint8], quotes: NDArray[np.intp], *, is_all: bool) -> bool:
-    """Whether each second quote closes what the one before it opened, as in what programs write, and soon enough."""
+def _is_plainly_quoted(characters: NDArray[np.uint8], quotes: NDArray[np.intp], *, is_all: bool) -> bool:
+    """Whether every second quote closes the one before it within 1 MiB, as in files that programs write."""
     if not len(quotes):
         return True
     opening, closing = quotes[::2], quotes[1::2]
-    before = np.where(opening == 0, np.uint8(ord(",")), signs[opening - 1])
-    goes_on = before == ord('"')  # the second of two quotes that stand for one
-    if not (goes_on | np.isin(before, list(_BEFORE_A_CELL))).all():
+    before = np.where(opening == 0, np.uint8(ord(",")), characters[opening - 1])
+    continues = before == ord('"')  # the second of two quotes that mean one
+    if not (continues | np.isin(before, list(_BEFORE_A_CELL))).all():
         return False
-    first = np.flatnonzero(~goes_on)
+    first = np.flatnonzero(~continues)
     last = np.append(first[1:], len(opening)) - 1
     if len(closing) < len(opening):  # the last one is open where the content ends
-        if is_all or len(signs) - opening[first[-1]] > _MAX_QUOTED_BYTES:
+        if is_all or len(characters) - opening[first[-1]] > _MAX_QUOTED_BYTES:
             return False
         first, last = first[:-1], last[:-1]
     return not len(first) or int((closing[last] - opening[first]).max()) <= _MAX_QUOTED_BYTES
@@ -89,7 +93,7 @@ def _is_plainly_quoted(signs: NDArray[np.uint8], quotes: NDArray[np.intp], *, is
 def _quoted_cells(
     content: bytes, quotes: list[int], line_ends: NDArray[np.intp], *, is_all: bool
 ) -> tuple[list[int], list[int]]:
-    """Where quoted cells begin and end, in turn, and where quotes stand that do not close; one by one."""
+    """Where quoted cells begin and end, alternately, and where the quotes are that do not close."""
     cells: list[int] = []
     stray: list[int] = []
     at, spoilt_to = 0, -1
@@ -105,7 +109,7 @@ def _quoted_cells(
             cells += [start, quotes[close]]
             at = close + 1
         elif close >= len(quotes) and not is_all and len(content) - start <= _MAX_QUOTED_BYTES:
-            cells.append(start)  # what follows tells
+            cells.append(start)  # it may close in what follows
             break
         else:
             stray.append(start)

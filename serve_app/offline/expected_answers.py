@@ -1,13 +1,13 @@
-"""What a model answers to a file of rows: ``expected.json``, which load tests compare the service's answers with.
+"""What a model answers to a file of rows: ``expected.json``, with which load tests compare the service's answers.
 
-Owns that file's format. The rows are read as the service reads them, so that a number as text, money and percent count as
-what they are spelled, and the model is named with its digest: answers of another model are others, not wrong ones.
+Owns the format of that file. Rows are read as the service reads them, so numbers in strings, money and percent mean the same.
+The model is named with its digest, because another model's answers are different without being wrong.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["Expectations", "ExpectedAnswer", "ExpectedModel", "write_expectations"]
 
 
+ClassLabel = int | float | str | bool
+
+
 class ExpectedModel(msgspec.Struct, frozen=True):
-    """Which model it is, as ``GET /model`` names it."""
+    """The model, as ``GET /model`` names it."""
 
     name: str
     version: str
@@ -33,21 +36,18 @@ class ExpectedModel(msgspec.Struct, frozen=True):
 
 
 class ExpectedAnswer(msgspec.Struct, frozen=True):
-    """Of one row: the probability of each class, in the order of the classes, and the class that it is given."""
+    """The answer to one row: the probability of each class, in the order of the classes, and the predicted class."""
 
     probabilities: tuple[float, ...]
-    predicted_class: Any
+    predicted_class: ClassLabel
 
 
 class Expectations(msgspec.Struct, frozen=True):
-    """The file.
-
-    ``rows_sha256`` is that of the file of rows, whose answers are in the order of its rows.
-    """
+    """The file; ``answers`` are in the order of the rows, and ``rows_sha256`` is the digest of the file of rows."""
 
     model: ExpectedModel
     rows_sha256: str
-    classes: tuple[Any, ...]
+    classes: tuple[ClassLabel, ...]
     answers: tuple[ExpectedAnswer, ...]
 
 
@@ -55,7 +55,7 @@ def write_expectations(rows: Path, out: Path, components: Components) -> Expecta
     """Scores ``rows``, a JSON array of row objects, and writes ``out``, whole or not at all.
 
     Raises:
-        RequestError: the service would refuse the rows; the sentence names the first.
+        RequestError: the service would refuse the rows; the message names the first one.
     """
     content = rows.read_bytes()
     expectations = _expect(content, components)

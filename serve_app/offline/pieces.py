@@ -1,10 +1,10 @@
-"""Files of rows, cut into pieces of work: which rows a piece is, and reading them.
+"""Pieces of files of rows: how a file is cut into pieces of work, and how the rows of a piece are read.
 
-Owns how CSV, JSON lines and Parquet are cut without being read as a whole, and how their rows become JSON, typed cells as JSON
-has them. Paths may be of any file system that pyarrow knows: ``/data/in``, ``s3://bucket/in``. Knows no model.
+Owns the formats (CSV, JSON lines, Parquet), how each is cut without being read as a whole, and how typed cells become JSON.
+Paths may be on any file system that pyarrow knows: ``/data/in``, ``s3://bucket/in``. Knows no model.
 
-CSV is what csv.reader takes it for, RFC 4180 and what comes close: a line that ends within quotes goes on, and a quote within a
-cell that does not start with one (``3" pipe``) is a sign like any other. A text is cut where a record ends, wherever that is.
+CSV is read as ``csv.reader`` reads it: RFC 4180 and what comes close. A quoted cell may contain line ends, and a quote inside a
+cell that does not start with one (``3" pipe``) is an ordinary character. Files are cut only where a record ends.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -23,12 +23,17 @@ from serve_app.errors import TableError
 from serve_app.offline.csv_records import csv_ends, csv_records, line_ends
 from serve_app.scoring.cells import cell_text
 
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
 __all__ = ["PIECE_BYTES", "Format", "Numbered", "Piece", "Record", "file_system", "plan", "records"]
 
 Format = Literal["parquet", "csv", "jsonl"]
-Record = dict[str, Any] | bytes | str  # by column, or JSON as it stands in the file, or why it is no row
+JSONValue: TypeAlias = "str | float | bool | list[JSONValue] | dict[str, JSONValue] | None"
+Record: TypeAlias = dict[str, JSONValue] | bytes | str
+"""A row: its cells by column, or a line of JSON as it is in the file, or the reason why it is not a row."""
 Numbered = tuple[int, Record]
-_Cut = tuple[int, int, int, tuple[str, ...]]
+"""A row with its number in the file, from 0."""
 PIECE_BYTES = 8 * 1024 * 1024
 _HEADER_BYTES = 1024 * 1024
 _ROWS_AT_ONCE = 4096
@@ -36,11 +41,11 @@ _SUFFIXES: dict[str, Format] = {".parquet": "parquet", ".csv": "csv", ".jsonl": 
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """Rows of one file: bytes from ``start`` to ``end``, or Parquet's row groups of these numbers.
+    """Some rows of one file: the bytes from ``start`` to ``end``, or the Parquet row groups with these numbers.
 
-    ``name`` is that of its files of answers, ``first_row`` the number of its first row within the file (from 0, blank lines
-    counted, a header not), ``header`` are a CSV file's columns. ``file_bytes`` and ``changed_ns`` tell the file from one that
-    takes its place.
+    ``name`` is the stem of its output files. ``first_row`` is the number of its first row in the file, from 0; blank lines
+    count, a header does not. ``header`` holds the columns of a CSV file. ``file_bytes`` and ``changed_ns`` show whether the
+    file has been replaced since.
     """
 
     name: str
@@ -54,11 +59,20 @@ class Piece(msgspec.Struct, frozen=True):
     changed_ns: int | None = None
 
 
+class _Cut(NamedTuple):
+    """Where a piece starts and ends (in bytes or row groups), the number of its first row, and a CSV file's columns."""
+
+    start: int
+    end: int
+    first_row: int
+    header: tuple[str, ...] = ()
+
+
 def plan(source: str, *, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
-    """The pieces of a file, or of all files below a folder that end in .csv, .jsonl, .ndjson or .parquet, in order.
+    """The pieces of a file, or of all .csv, .jsonl, .ndjson and .parquet files below a folder, in the order of their paths.
 
     Raises:
-        TableError: there is nothing to score, or a file cannot be read.
+        TableError: there are no rows, or a file cannot be read.
     """
     from pyarrow import ArrowException
     from pyarrow.fs import FileSelector, FileType
@@ -73,9 +87,8 @@ def plan(source: str, *, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
             if file.type != FileType.File or form is None:
                 continue
             cut = {"csv": _cut_csv, "jsonl": _cut_lines, "parquet": _cut_parquet}[form]
-            for start, end, first_row, header in cut(system, file.path, piece_bytes):
-                name = f"{len(pieces):06d}"
-                pieces.append(Piece(name, file.path, form, start, end, first_row, header, file.size, file.mtime_ns))
+            for one in cut(system, file.path, piece_bytes):
+                pieces.append(Piece(f"{len(pieces):06d}", file.path, form, *one, file.size, file.mtime_ns))
     except (OSError, ArrowException) as error:
         raise TableError(f"{source} cannot be read: {error}") from error
     if not pieces:
@@ -83,8 +96,8 @@ def plan(source: str, *, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
     return pieces
 
 
-def records(system: Any, piece: Piece, columns: Sequence[str]) -> Iterator[Numbered]:
-    """The rows of a piece with their numbers in the file, blank ones left out; of tables the given columns only."""
+def records(system: FileSystem, piece: Piece, columns: Sequence[str]) -> Iterator[Numbered]:
+    """The rows of a piece with their numbers, without blank lines; CSV and Parquet rows hold only the given columns."""
     if piece.format == "parquet":
         yield from _parquet_records(system, piece, columns)
         return
@@ -106,7 +119,7 @@ def records(system: Any, piece: Piece, columns: Sequence[str]) -> Iterator[Numbe
             yield number, f"{len(cells)} cells, the header has {len(piece.header)}"
 
 
-def _parquet_records(system: Any, piece: Piece, columns: Sequence[str]) -> Iterator[Numbered]:
+def _parquet_records(system: FileSystem, piece: Piece, columns: Sequence[str]) -> Iterator[Numbered]:
     import pyarrow.parquet as pq
 
     number = piece.first_row
@@ -120,42 +133,41 @@ def _parquet_records(system: Any, piece: Piece, columns: Sequence[str]) -> Itera
                 number += 1
 
 
-def _json_cell(value: Any) -> Any:
-    """A typed value as JSON has it; one that JSON cannot have within an array, which is neither a number nor a category."""
+def _json_cell(value: Any) -> JSONValue:
+    """A typed value as JSON.
+
+    A value that JSON does not have is put into an array, which is neither a number nor a category, so that its row is refused.
+    """
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None if math.isnan(value) else str(value)
     if isinstance(value, (list, dict)):
-        return msgspec.json.decode(msgspec.json.encode(value, enc_hook=str))
+        nested: JSONValue = msgspec.json.decode(msgspec.json.encode(value, enc_hook=str))
+        return nested
     try:
         return cell_text(value)
     except TypeError as error:
         return [str(error)]
 
 
-def _cut_csv(system: Any, path: str, piece_bytes: int) -> Iterator[_Cut]:
+def _cut_csv(system: FileSystem, path: str, piece_bytes: int) -> Iterator[_Cut]:
     with system.open_input_file(path) as file:
         head = file.read(_HEADER_BYTES)
-    mark = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
-    ends, stray = csv_ends(head[mark:], is_all=True)
+    bom_bytes = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
+    ends, stray = csv_ends(head[bom_bytes:], is_all=True)
     if stray[:1] == [0]:
         raise TableError(f"{path}: a quote in the header does not close")
-    start = mark + int(ends[0]) + 1 if len(ends) else len(head)
+    start = bom_bytes + int(ends[0]) + 1 if len(ends) else len(head)
     try:
-        names = tuple(next(csv.reader(io.StringIO(head[mark:start].decode(), newline="")), ()))
+        names = tuple(next(csv.reader(io.StringIO(head[bom_bytes:start].decode(), newline="")), ()))
     except UnicodeDecodeError as error:
         raise TableError(f"{path}: the header is not in UTF-8: {error}") from error
-    for begin, end, first_row in _cut_text(system, path, start, piece_bytes, is_csv=True):
-        yield begin, end, first_row, names
+    for cut in _cut_lines(system, path, piece_bytes, start=start, is_csv=True):
+        yield cut._replace(header=names)
 
 
-def _cut_lines(system: Any, path: str, piece_bytes: int) -> Iterator[_Cut]:
-    for begin, end, first_row in _cut_text(system, path, 0, piece_bytes, is_csv=False):
-        yield begin, end, first_row, ()
-
-
-def _cut_parquet(system: Any, path: str, piece_bytes: int) -> Iterator[_Cut]:
+def _cut_parquet(system: FileSystem, path: str, piece_bytes: int) -> Iterator[_Cut]:
     import pyarrow.parquet as pq
 
     with system.open_input_file(path) as opened, pq.ParquetFile(opened) as file:
@@ -165,12 +177,12 @@ def _cut_parquet(system: Any, path: str, piece_bytes: int) -> Iterator[_Cut]:
         held += group.total_byte_size
         rows += group.num_rows
         if held >= piece_bytes or number == len(groups) - 1:
-            yield start, number + 1, first_row, ()
+            yield _Cut(start, number + 1, first_row)
             start, first_row, held, rows = number + 1, first_row + rows, 0, 0
 
 
-def _cut_text(system: Any, path: str, start: int, piece_bytes: int, *, is_csv: bool) -> Iterator[tuple[int, int, int]]:
-    """Start, end and the number of the first record of pieces that end where a record does, of about the given size."""
+def _cut_lines(system: FileSystem, path: str, piece_bytes: int, *, start: int = 0, is_csv: bool = False) -> Iterator[_Cut]:
+    """Pieces of about the given size that end where a record ends; ``start`` is the first byte after a header."""
     with system.open_input_file(path) as file:
         size = file.size()
         begin, first_row, length = start, 0, piece_bytes
@@ -178,19 +190,19 @@ def _cut_text(system: Any, path: str, start: int, piece_bytes: int, *, is_csv: b
             file.seek(begin)
             content = file.read(length)
             if len(content) < length or begin + length >= size:  # the rest is one piece, with or without a line end
-                yield begin, size, first_row
+                yield _Cut(begin, size, first_row)
                 return
             ends = csv_ends(content, is_all=False)[0] if is_csv else line_ends(content)
             if len(ends):
                 end = begin + int(ends[-1]) + 1
-                yield begin, end, first_row
+                yield _Cut(begin, end, first_row)
                 begin, first_row, length = end, first_row + len(ends), piece_bytes
             else:
-                length *= 2  # a record that is longer than a piece
+                length *= 2  # the record is longer than a piece
 
 
-def file_system(path: str) -> tuple[Any, str]:
-    """Where a path is, and its name there."""
+def file_system(path: str) -> tuple[FileSystem, str]:
+    """The file system that a path is on, and the path within it."""
     from pyarrow.fs import FileSystem, LocalFileSystem
 
     if "://" in path:

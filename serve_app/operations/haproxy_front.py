@@ -31,9 +31,27 @@ KEY = "SERVE_APP_TLS_KEYFILE"
 _SECTION = re.compile(r"(?:global|defaults|frontend|backend|listen)\b.*")
 _MARK = "# hardened"
 _ERROR = '{"error":{"code":"%s","message":"%s","request_id":"","rows":[],"bad_rows":0}}'
-_ABSENT = (
-    "return status 503 content-type application/json string "
-    f"'{_ERROR % ('unavailable', 'the service has not started yet; try again')}' hdr retry-after 1"
+_RETRY = " hdr retry-after 1"
+
+
+def _json(status: int, code: str, message: str) -> str:
+    """An error as HAProxy writes it for ``return`` and ``http-error``."""
+    return f"status {status} content-type application/json string '{_ERROR % (code, message)}'"
+
+
+_ABSENT = "return " + _json(503, "unavailable", "the service has not started yet; try again") + _RETRY
+_UNKNOWN = "return " + _json(404, "not_found", "Not Found")
+# What HAProxy says by itself. It has no such choice for a request that is not HTTP, or whose headers do not arrive in time: the
+# HTML of those 400 and 408 is part of its program. Ray Serve replaces 502, 503 and 504 by one 500, which no client would retry.
+_HTTP_ERRORS = (
+    _json(400, "bad_request", "the request is not valid HTTP, or incomplete"),
+    _json(403, "forbidden", "the request is not allowed"),
+    _json(408, "request_timeout", "the request did not arrive in time"),
+    _json(429, "too_many_requests", "too many requests") + _RETRY,
+    _json(500, "internal_error", "the service failed; its log holds the cause"),
+    _json(502, "unavailable", "a replica failed; try again") + _RETRY,
+    _json(503, "unavailable", "no replica can answer at the moment; try again") + _RETRY,
+    _json(504, "unavailable", "a replica did not answer in time; try again") + _RETRY,
 )
 
 
@@ -74,41 +92,57 @@ def _completed(lines: list[str], environment: Mapping[str, str], certificate: Pa
         elif section == "defaults" and line.strip() == "mode http":
             done.add("defaults")
             yield line
-            yield f"    timeout http-request {_number(environment, HEADER_TIMEOUT, 10)}s"
+            yield from _defaults(environment)
+        elif section == "defaults" and (words[:2] == ["option", "abortonclose"] or words[:1] == ["errorfile"]):
+            # With abortonclose, a client that closes only its sending half after the request gets an error, not its answer.
+            # HAProxy cannot tell it from one that has left; to answer that one, too, costs milliseconds.
+            continue
         elif section in {"frontend prometheus", "listen stats"} and words[:1] == ["bind"]:
             done.add("metrics" if section == "frontend prometheus" else "stats")
             yield f"    bind 127.0.0.1:{words[1].rpartition(':')[2]}"
         elif section == "frontend http_frontend" and words[:1] == ["bind"]:
             done.add("service")
-            address, _, port = words[1].rpartition(":")
-            tls = "" if certificate is None else f" ssl crt {certificate} alpn http/1.1 ssl-min-ver TLSv1.2"
-            yield f"    bind {_host(environment) or address}:{port}{tls}"
-            # HAProxy 2.8 takes 2**64 for 0, and what follows for the next request; the replica might not.
-            yield "    http-request reject if { req.hdr(content-length),length gt 18 }"
-            yield from _limits(environment)
-            # Ray Serve's own proxy, asked where no replica is known, knows of no application either in its first seconds. Each
-            # 404 of the application itself has this header.
-            yield f"    http-response {_ABSENT} if {{ status 404 }} !{{ res.hdr(x-model-version) -m found }}"
+            yield from _service(words[1], environment, certificate)
         elif section == "backend default_backend" and words[:4] == ["http-request", "return", "status", "404"]:
             done.add("no application")
             if not has_applications:
                 yield f"    http-request {_ABSENT} unless {{ path_beg /-/ }}"
-            yield line
+            yield f"    http-request {_UNKNOWN}"
         else:
             yield line
+
+
+def _defaults(environment: Mapping[str, str]) -> Iterator[str]:
+    yield f"    timeout http-request {_number(environment, HEADER_TIMEOUT, 10)}s"
+    # Otherwise HAProxy speaks HTTP/2 to each client that starts with it, and a connection with a hundred streams counts as one
+    # in the limit of connections.
+    yield "    option disable-h2-upgrade"
+    yield from (f"    http-error {error}" for error in _HTTP_ERRORS)
+
+
+def _service(ray_address: str, environment: Mapping[str, str], certificate: Path | None) -> Iterator[str]:
+    address, _, port = ray_address.rpartition(":")
+    tls = "" if certificate is None else f" ssl crt {certificate} alpn http/1.1 ssl-min-ver TLSv1.2"
+    yield f"    bind {_host(environment) or address}:{port}{tls}"
+    # HAProxy 2.8 reads 2**64 as 0, and what follows as the next request; the replica might not. So the connection ends, too.
+    too_long = _json(400, "bad_request", "the Content-Length is too long")
+    yield f"    http-request return {too_long} hdr connection close if {{ req.hdr(content-length),length gt 18 }}"
+    # Ray Serve would tell everyone the names and prefixes of its applications. Neither Ray nor the service asks for them here.
+    yield f"    http-request {_UNKNOWN} if {{ path -i /-/routes }}"
+    yield from _limits(environment)
+    # Ray Serve's own proxy, asked where no replica is known, knows of no application either in its first seconds. Each 404 of
+    # the application itself has this header.
+    yield f"    http-response {_ABSENT} if {{ status 404 }} !{{ res.hdr(x-model-version) -m found }}"
 
 
 def _limits(environment: Mapping[str, str]) -> Iterator[str]:
     connections = _number(environment, CONNECTIONS, 1024)
     if connections == 0:
         return
-    refusal = _ERROR % ("too_many_requests", f"more than {connections} connections at once from one address")
+    refusal = _json(429, "too_many_requests", f"more than {connections} connections at once from one address")
     yield "    stick-table type ipv6 size 100k expire 2m store conn_cur"
     yield "    tcp-request connection track-sc0 src"
-    yield (
-        f"    http-request return status 429 content-type application/json string '{refusal}' hdr retry-after 1 "
-        f"if {{ sc0_conn_cur gt {connections} }}"
-    )
+    yield f"    http-request return {refusal}{_RETRY} if {{ sc0_conn_cur gt {connections} }}"
 
 
 def _host(environment: Mapping[str, str]) -> str:

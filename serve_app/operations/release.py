@@ -1,8 +1,9 @@
-"""The change of the model version of a service that runs: deploy, try out on a share of the requests, roll back.
+"""Changes the model version of a running service: deploy, canary, shadow, rollback.
 
-Owns the order of the steps, from outside: a version is verified here, then loaded and tried by every replica beside the one
-that serves, and only when all of them can use it is ``user_config`` changed, which is what replicas started later read too.
-What a replica does with it is deployments.py's business. It takes a machine of the cluster, and Ray's token.
+Owns the order of the steps, from outside the replicas: the version is verified on this machine, then every replica loads and
+tries it next to the one in use, and only if all of them can use it does ``user_config`` change, which replicas that start later
+read as well. What a replica does with ``user_config`` is serving/version_follower.py's task. Needs to run on a machine of the
+Ray cluster, with Ray's token.
 """
 
 from __future__ import annotations
@@ -22,7 +23,15 @@ from serve_app.components.signature import Trust
 from serve_app.config import Settings, load_settings
 from serve_app.errors import ComponentsError, ReleaseError, ServeAppError
 from serve_app.operations.connection import prepare_to_connect
-from serve_app.serving.versions import ModelReference, Rollout, Trial, read_rollout
+from serve_app.serving.rollout import (
+    ModelReference,
+    RejectedVersion,
+    Rollout,
+    RolloutDescription,
+    Trial,
+    TriedVersion,
+    read_rollout,
+)
 
 __all__ = ["Release", "deploy", "roll_back"]
 
@@ -33,24 +42,24 @@ _ATTEMPTS = 5
 
 
 class Release(NamedTuple):
-    """What serves now, as ``GET /model`` describes it, and how many replicas of each deployment say so."""
+    """What serves now, and the number of replicas of each deployment."""
 
-    rollout: dict[str, Any]
+    rollout: RolloutDescription
     replicas: dict[str, int]
 
 
 def deploy(folder: Path, *, canary: float | None = None, shadow: float | None = None, address: str = "auto") -> Release:
-    """Has the running service serve the components in ``folder``, or try them out on a share of the requests.
+    """Makes the running service use the components in ``folder``, for all requests or on trial for a share of them.
 
     Args:
-        folder: of components; every node of the cluster must have it under this path.
-        canary: the share of the requests that the version answers; None: all of them, unless it is a shadow.
-        shadow: the share of the requests that the version gets a copy of.
-        address: of the Ray cluster.
+        folder: folder of components, which every node of the cluster must have under the same path.
+        canary: share of the requests that the version answers; None is all of them, unless ``shadow`` is given.
+        shadow: share of the requests that are copied to the version.
+        address: address of the Ray cluster.
 
     Raises:
-        ComponentsError: they cannot be used; the service goes on as it was.
-        ReleaseError: a replica cannot use them, or did not switch; the service goes on as it was.
+        ComponentsError: the components cannot be used; the service goes on unchanged.
+        ReleaseError: a replica cannot use them, or did not switch; the service goes on unchanged.
     """
     with _connected(address) as service:
         try:
@@ -79,28 +88,61 @@ def deploy(folder: Path, *, canary: float | None = None, shadow: float | None = 
 
 
 def roll_back(*, address: str = "auto") -> Release:
-    """Takes back the latest ``deploy``: ends a trial when there is one, else serves the previous version again.
+    """Undoes the latest ``deploy``: ends the trials if there are any, otherwise serves the previous version again.
 
     Raises:
-        ReleaseError: there is nothing to go back to, or a replica cannot; the service goes on as it was.
+        ReleaseError: there is no previous version, or a replica cannot use it; the service goes on unchanged.
     """
     with _connected(address) as service:
         before = service.rollout
         if before.canary is not None or before.shadow is not None:
             after = Rollout(serving=before.serving, previous=before.previous)
         elif before.previous is not None:
-            service.load_everywhere(before.previous)  # its folder may be gone by now, or a replica may lack it
+            service.load_everywhere(before.previous)  # a replica may not hold it, and its folder may be gone by now
             after = Rollout(serving=before.previous, previous=service.serving_reference())
         else:
             raise ReleaseError("there is no previous version to go back to")
         return service.switch(after, before)
 
 
+class _ApplicationConfig:
+    """Ray Serve's config of the application. A roll-out reads three of its keys and changes one; the others pass through.
+
+    Args:
+        document: the config as it was deployed.
+    """
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._document = document
+
+    @property
+    def settings(self) -> Settings:
+        """The application's ``args``."""
+        return load_settings(self._document["args"])
+
+    @property
+    def rollout(self) -> Rollout:
+        """``user_config``, which is the same for all deployments."""
+        return read_rollout(self._document["deployments"][0].get("user_config"))
+
+    @property
+    def deployments(self) -> list[str]:
+        """The names of the deployments, ingress first."""
+        return [deployment["name"] for deployment in self._document["deployments"]]
+
+    def with_rollout(self, rollout: Rollout) -> dict[str, Any]:
+        """The document with another ``user_config``."""
+        # Without the keys that are None: Ray Serve tells an absent key from a null when it compares configs.
+        user_config = {key: value for key, value in msgspec.to_builtins(rollout).items() if value is not None}
+        deployments = [{**deployment, "user_config": user_config} for deployment in self._document["deployments"]]
+        return {**self._document, "deployments": deployments}
+
+
 class _Service:
     """The running service, seen from a machine of its cluster.
 
     Args:
-        dashboard: the address of Ray's dashboard, by whose API applications are deployed.
+        dashboard: address of Ray's dashboard, whose API deploys applications.
     """
 
     def __init__(self, dashboard: str) -> None:
@@ -111,53 +153,59 @@ class _Service:
 
     @property
     def rollout(self) -> Rollout:
-        """What ``user_config`` says."""
-        return read_rollout(self._config["deployments"][0].get("user_config"))
+        """The rollout in force."""
+        return self._config.rollout
 
     @property
     def settings(self) -> Settings:
-        """The application's ``args``."""
-        return load_settings(self._config["args"])
+        """The settings of the application."""
+        return self._config.settings
 
     def serving_reference(self) -> ModelReference:
         """The version that serves, with its digest."""
-        (described, *_) = self._ask("Preprocessor", "describe_rollout")
+        (described, *_) = self._describe()
         named = self.rollout.serving or ModelReference(components=self.settings.components)
-        return ModelReference(components=named.components, digest=described["serving"]["digest"])
+        return ModelReference(components=named.components, digest=described.serving.digest)
 
     def refuse_ambiguous(self, components: Components) -> None:
-        """Refuses a version of the name and number of the one that serves that is another: no answer would say which."""
+        """Refuses a version with the name and number of the serving one but other contents, which answers could not tell apart.
+
+        Raises:
+            ReleaseError: it is such a version.
+        """
         manifest = components.manifest
-        for described in self._ask("Preprocessor", "describe_rollout"):
-            serving = described["serving"]
-            is_same = serving["digest"] == components.digest
-            if not is_same and (serving["name"], serving["version"]) == (manifest.name, manifest.version):
+        for described in self._describe():
+            serving = described.serving
+            is_same = serving.digest == components.digest
+            if not is_same and (serving.name, serving.version) == (manifest.name, manifest.version):
                 raise ReleaseError(
                     f"{manifest.name} {manifest.version} serves already, with other contents: give it another version"
                 )
 
     def load_everywhere(self, reference: ModelReference) -> None:
-        """Has every replica load a version beside those that it has, and try it.
+        """Makes every replica load a version next to those in use, and try it.
 
         Raises:
-            ReleaseError: one cannot.
+            ReleaseError: a replica cannot use it.
         """
-        for deployment in reversed(self._deployments()):  # the Classifier first: the Preprocessor tries the version through it
-            reasons = {reason for reason in self._ask(deployment, "load", reference.components, reference.digest) if reason}
+        for deployment in reversed(
+            self._config.deployments
+        ):  # the Classifier first: a Preprocessor tries the version through it
+            reasons = {reason for reason in self._ask(deployment, "load", reference) if reason}
             if reasons:
-                raise ReleaseError(f"not deployed, for a {deployment} cannot use it: {'; '.join(sorted(reasons))}")
+                raise ReleaseError(f"not deployed, because a {deployment} cannot use it: {'; '.join(sorted(reasons))}")
 
     def refuse(self, reference: ModelReference, error: ServeAppError) -> None:
-        """Has every replica let go of a version that is not deployed, and tell why: in its log and in ``GET /model``."""
-        for deployment in self._deployments():
-            with contextlib.suppress(ReleaseError):  # what is wrong is said already
-                self._ask(deployment, "refuse", reference.components, reference.digest, str(error))
+        """Makes every replica let go of a version that is not deployed; its log and ``GET /model`` give the reason."""
+        for deployment in self._config.deployments:
+            with contextlib.suppress(ReleaseError):  # the caller raises the first error
+                self._ask(deployment, "refuse", reference, str(error))
 
     def switch(self, after: Rollout, before: Rollout) -> Release:
         """Puts ``after`` into ``user_config`` and waits until every replica does what it says.
 
         Raises:
-            ReleaseError: one does not; ``before`` is back in force.
+            ReleaseError: a replica does not; ``before`` is in force again.
         """
         self._put(after)
         try:
@@ -169,54 +217,55 @@ class _Service:
     def _wait_for(self, after: Rollout, before: Rollout) -> Release:
         deadline = time.monotonic() + _SWITCH_TIMEOUT_S
         while True:
-            described = self._ask("Preprocessor", "describe_rollout") if self._is_running() else []
-            told = [each for one in described for each in one["rejected"]]  # also of other versions, and since long ago
-            rejected = sorted({each["reason"] for each in told if _is_named(each, after) and not _is_named(each, before)})
-            if rejected:
-                raise ReleaseError(f"not deployed, for a Preprocessor cannot use it: {'; '.join(rejected)}")
+            described = self._describe() if self._is_running() else []
+            rejected = [each for one in described for each in one.rejected]  # of any version, from any time
+            reasons = sorted({each.reason for each in rejected if _is_named(each, after) and not _is_named(each, before)})
+            if reasons:
+                raise ReleaseError(f"not deployed, because a Preprocessor cannot use it: {'; '.join(reasons)}")
             if described and all(_matches(one, after) for one in described):
-                counts = {name: len(self._ask(name, "check_health")) for name in self._deployments()}
+                counts = {name: len(self._ask(name, "check_health")) for name in self._config.deployments}
                 return Release(described[0], counts)
             if time.monotonic() > deadline:
                 raise ReleaseError(f"not all replicas have switched within {_SWITCH_TIMEOUT_S:.0f} s")
             time.sleep(_POLL_INTERVAL_S)
 
-    def _read(self) -> tuple[str, dict[str, Any]]:
+    def _read(self) -> tuple[str, _ApplicationConfig]:
         details = self._client.get_serve_details()
         for name, application in details["applications"].items():
             config = application.get("deployed_app_config") or {}
             if config.get("import_path") == _IMPORT_PATH:
-                return name, config
+                return name, _ApplicationConfig(config)
         raise ReleaseError("this service does not run on that Ray cluster")
 
     def _is_running(self) -> bool:
         return bool(self._client.get_serve_details()["applications"][self._name]["status"] == "RUNNING")
 
     def _put(self, rollout: Rollout) -> None:
-        # Without what is None: an omitted key and a null are different things to whoever compares configs.
-        user_config = {key: value for key, value in msgspec.to_builtins(rollout).items() if value is not None}
-        for deployment in self._config["deployments"]:
-            deployment["user_config"] = user_config
         details = self._client.get_serve_details()
         applications = [
-            self._config if name == self._name else application["deployed_app_config"]
+            self._config.with_rollout(rollout) if name == self._name else application["deployed_app_config"]
             for name, application in details["applications"].items()
         ]
         document = {key: details[key] for key in ("proxy_location", "http_options") if details.get(key)}
         self._client.deploy_applications({**document, "applications": applications})
 
-    def _deployments(self) -> list[str]:
-        return [deployment["name"] for deployment in self._config["deployments"]]
+    def _describe(self) -> list[RolloutDescription]:
+        """What each Preprocessor replica says that it does."""
+        return self._ask("Preprocessor", "describe_rollout")
 
     def _ask(self, deployment: str, method: str, *arguments: Any) -> list[Any]:
-        """What each replica of a deployment answers."""
+        """The answer of each replica of a deployment.
+
+        Raises:
+            ReleaseError: a replica did not answer.
+        """
         from ray import serve
 
         handle = serve.get_deployment_handle(deployment, self._name)
         for _ in range(_ATTEMPTS):
             try:
                 answers: list[Any] = handle.broadcast(method, *arguments).results(timeout_s=_SWITCH_TIMEOUT_S)
-            except Exception as error:  # noqa: BLE001 - whatever Ray raises of replicas that come and go meanwhile
+            except Exception as error:  # noqa: BLE001 - Ray raises many kinds for replicas that start or stop meanwhile
                 failure = f"{type(error).__name__}: {error}"
                 time.sleep(1)
             else:
@@ -241,15 +290,22 @@ def _connected(address: str) -> Iterator[_Service]:
         ray.shutdown()
 
 
-def _is_named(rejected: dict[str, Any], rollout: Rollout) -> bool:
-    """Whether a version that a replica rejected is one that the rollout would have answer."""
+def _is_named(rejected: RejectedVersion, rollout: Rollout) -> bool:
+    """Whether a rejected version is one that the rollout uses for requests."""
     named = {each.alone() for each in (rollout.serving, rollout.canary, rollout.shadow) if each is not None}
-    return ModelReference(components=rejected["components"], digest=rejected["digest"]) in named
+    return ModelReference(components=rejected.components, digest=rejected.digest) in named
 
 
-def _matches(described: dict[str, Any], rollout: Rollout) -> bool:
+def _matches(described: RolloutDescription, rollout: Rollout) -> bool:
     """Whether a replica does what a rollout with digests says."""
-    trials = {"canary": rollout.canary, "shadow": rollout.shadow}
-    found = {role: described[role] and (described[role]["digest"], described[role]["share"]) for role in trials}
-    wanted = {role: trial and (trial.digest, trial.share) for role, trial in trials.items()}
-    return found == wanted and (rollout.serving is None or described["serving"]["digest"] == rollout.serving.digest)
+    return (
+        (rollout.serving is None or described.serving.digest == rollout.serving.digest)
+        and _is_trial(described.canary, rollout.canary)
+        and _is_trial(described.shadow, rollout.shadow)
+    )
+
+
+def _is_trial(described: TriedVersion | None, trial: Trial | None) -> bool:
+    if described is None or trial is None:
+        return described is None and trial is None
+    return (described.digest, described.share) == (trial.digest, trial.share)

@@ -7,36 +7,69 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, repeat
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 from serve_app.errors import FieldProblem
 from serve_app.scoring.arrays import Array
+from serve_app.scoring.explanation import Explanation
 from serve_app.scoring.scorers import predicted_class_indices
 
-__all__ = ["AnswerEncoder"]
+__all__ = ["AnswerEncoder", "BadRow", "BinaryAnswer", "MulticlassAnswer"]
 
 _ROWS_PER_PIECE = 2048  # about a millisecond of encoding: as long as a neighbour's request may have to wait
 
 
-class _BinaryAnswer(msgspec.Struct, omit_defaults=True, gc=False):
-    probability_positiveclass: float
-    probability_predictedclass: float
-    selected_features: msgspec.Raw
-    predicted_class: Any
-    warnings: list[dict[str, str]] = []
-    explanation: Any = None
+Probability = Annotated[float, Meta(ge=0, le=1)]
+# Encoded once for all answers; what the bytes are is only told to the OpenAPI document.
+ColumnNames = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "array", "items": {"type": "string"}})]
 
 
-class _MulticlassAnswer(msgspec.Struct, omit_defaults=True, gc=False):
-    probabilities: dict[str, float]
-    probability_predictedclass: float
-    selected_features: msgspec.Raw
+class RowWarning(msgspec.Struct, frozen=True, gc=False):
+    """Something unusual about one field of a row that was scored."""
+
+    field: str
+    code: str
+    message: str
+
+
+class BinaryAnswer(msgspec.Struct, omit_defaults=True, gc=False):
+    """The answer to one row by a model of two classes. It has an explanation only if the request asked for one."""
+
+    probability_positiveclass: Probability
+    probability_predictedclass: Probability
+    selected_features: ColumnNames
     predicted_class: Any
-    warnings: list[dict[str, str]] = []
-    explanation: Any = None
+    warnings: list[RowWarning] = []
+    explanation: Explanation | None = None
+
+
+class MulticlassAnswer(msgspec.Struct, omit_defaults=True, gc=False):
+    """The answer to one row by a model of three or more classes. It has an explanation only if the request asked for one."""
+
+    probabilities: dict[str, Probability]
+    probability_predictedclass: Probability
+    selected_features: ColumnNames
+    predicted_class: Any
+    warnings: list[RowWarning] = []
+    explanation: Explanation | None = None
+
+
+class RowError(msgspec.Struct, frozen=True, gc=False):
+    """Why one row could not be scored: code and message of its first problem, and all its problems."""
+
+    code: str
+    message: str
+    rows: Sequence[FieldProblem]
+
+
+class BadRow(msgspec.Struct, frozen=True, gc=False):
+    """What replaces the answer to a row that could not be scored."""
+
+    error: RowError
 
 
 class AnswerEncoder:
@@ -60,7 +93,7 @@ class AnswerEncoder:
         probabilities: Array,
         warnings: Sequence[FieldProblem] = (),
         problems: Sequence[FieldProblem] = (),
-        explanations: Sequence[object] = (),
+        explanations: Sequence[Explanation] = (),
     ) -> Iterator[bytes]:
         """The JSON array of answers, in pieces, so that whoever drives the iterator can let others work in between.
 
@@ -71,7 +104,7 @@ class AnswerEncoder:
             explanations: of the good rows, or none at all.
         """
         rows_with_warnings, bad_rows = _by_row(warnings), _by_row(problems)
-        answers: Iterator[_BinaryAnswer | _MulticlassAnswer] = chain.from_iterable(
+        answers: Iterator[BinaryAnswer | MulticlassAnswer] = chain.from_iterable(
             self._answers(probabilities[start : start + _ROWS_PER_PIECE])
             for start in range(0, len(probabilities), _ROWS_PER_PIECE)
         )
@@ -79,33 +112,32 @@ class AnswerEncoder:
             answers = map(_explained, answers, explanations)
         rows = len(probabilities) + len(bad_rows)
         for start in range(0, rows, _ROWS_PER_PIECE):
-            piece: list[Any] = []
+            piece: list[BinaryAnswer | MulticlassAnswer | BadRow] = []
             for row in range(start, min(start + _ROWS_PER_PIECE, rows)):
                 if row in bad_rows:
-                    piece.append(_error_object(bad_rows[row]))
+                    piece.append(_bad_row(bad_rows[row]))
                     continue
                 answer = next(answers)
                 if row in rows_with_warnings:
                     answer.warnings = [
-                        {"field": str(warning.field), "code": warning.code, "message": warning.message}
-                        for warning in rows_with_warnings[row]
+                        RowWarning(str(warning.field), warning.code, warning.message) for warning in rows_with_warnings[row]
                     ]
                 piece.append(answer)
             yield (b"," if start else b"[") + self._encoder.encode(piece)[1:-1]
         yield b"]" if rows else b"[]"
 
-    def _answers(self, probabilities: Array) -> Iterator[_BinaryAnswer | _MulticlassAnswer]:
+    def _answers(self, probabilities: Array) -> Iterator[BinaryAnswer | MulticlassAnswer]:
         indices = predicted_class_indices(probabilities, self._threshold)
         predicted = probabilities[np.arange(len(probabilities)), indices].tolist()
         features, classes = self._selected_features, self._classes
         labels = [classes[index] for index in indices.tolist()]
         if len(classes) == 2:
-            return map(_BinaryAnswer, probabilities[:, 1].tolist(), predicted, repeat(features), labels)
+            return map(BinaryAnswer, probabilities[:, 1].tolist(), predicted, repeat(features), labels)
         by_class = (dict(zip(self._class_names, row, strict=True)) for row in probabilities.tolist())
-        return map(_MulticlassAnswer, by_class, predicted, repeat(features), labels)
+        return map(MulticlassAnswer, by_class, predicted, repeat(features), labels)
 
 
-def _explained(answer: _BinaryAnswer | _MulticlassAnswer, explanation: object) -> _BinaryAnswer | _MulticlassAnswer:
+def _explained(answer: BinaryAnswer | MulticlassAnswer, explanation: Explanation) -> BinaryAnswer | MulticlassAnswer:
     answer.explanation = explanation
     return answer
 
@@ -117,6 +149,6 @@ def _by_row(problems: Sequence[FieldProblem]) -> Mapping[int, list[FieldProblem]
     return rows
 
 
-def _error_object(problems: Sequence[FieldProblem]) -> dict[str, Any]:
+def _bad_row(problems: Sequence[FieldProblem]) -> BadRow:
     first = problems[0]
-    return {"error": {"code": first.code, "message": first.message, "rows": problems}}
+    return BadRow(RowError(first.code, first.message, problems))

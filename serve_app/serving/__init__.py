@@ -1,1 +1,1 @@
-"""The two deployments and what they need: batching, versions, shadow, metrics, autoscaling. Knows Ray, but no HTTP."""
+"""The two deployments and their parts: batching, model versions, shadow, metrics, autoscaling. Knows Ray, but no HTTP."""

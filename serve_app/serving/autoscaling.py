@@ -1,9 +1,9 @@
-"""How many replicas a queue calls for whose requests may be of one row or of a hundred thousand.
+"""The autoscaling policy: how many replicas the queue needs, given that a request may hold one row or a hundred thousand.
 
-Owns the policy that ``policy_function`` in config/serve_config.yaml names. Ray Serve's own counts requests alone: eight clients
-that send 10,000 rows at a time keep a replica busy and are eight requests, where 128 of one row are none too many. Ray Serve
-sends the class to its controller by value, so this module takes nothing from the package. How long a load has to last before
-replicas come and go is Ray Serve's, and stands beside the policy in the config.
+Owns the policy that ``policy_function`` in config/serve_config.yaml names. Ray Serve's own policy counts only requests, but
+eight clients that send 10,000 rows at a time keep a replica busy, while 128 requests of one row do not. Ray Serve sends the
+class to its controller by value, so this module imports nothing of the package. How long a load must last before replicas are
+added or removed is a setting of Ray Serve, in the same section of the config.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from ray.serve.config import AutoscalingContext
 __all__ = ["BODY_BYTES", "QueueAndWork"]
 
 BODY_BYTES = "body_bytes"
-"""What a replica calls the bytes of the bodies that it is scoring, when it tells its autoscaling statistics."""
+"""The name under which a replica reports the bytes of the bodies that it is scoring."""
 
 
 class QueueAndWork:
-    """As many replicas as the requests call for, or as the bytes of their bodies do, whichever is more.
+    """As many replicas as the number of requests needs, or the bytes of their bodies, whichever is more.
 
-    A request is scored by one replica, so bytes never call for more replicas than there are requests: one client that sends
-    large calls one after the other gets no second replica, which could not help it. Where replicas tell of no bytes, requests
-    alone count. A replica goes when those that stay would be busy to three quarters at most: otherwise a load at the edge of
-    what they can do would have one come and go again and again.
+    One replica scores a request, so the bytes never ask for more replicas than there are requests: a single client that sends
+    one large call after another gets no second replica, which could not help it. If replicas report no bytes, only requests
+    count. A replica is removed only if the others would then be at most three quarters busy, because a load near their limit
+    would otherwise add and remove a replica again and again.
 
     Args:
-        target_body_bytes: of the bodies that one replica is scoring at a time.
+        target_body_bytes: bytes of bodies that one replica should be scoring at a time.
     """
 
     BUSY_ENOUGH = 0.75
@@ -36,7 +36,7 @@ class QueueAndWork:
         self._target_body_bytes = target_body_bytes
 
     def __call__(self, context: AutoscalingContext) -> tuple[float, dict[str, Any]]:
-        """The replicas wanted, not rounded, and what to remember: nothing. Ray Serve asks every tenth of a second or so."""
+        """The number of replicas wanted, not rounded, and an empty state. Ray Serve asks about ten times a second."""
         if context.current_num_replicas == 0:
             return context.target_num_replicas, {}
         requests = context.total_num_requests

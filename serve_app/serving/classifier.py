@@ -1,4 +1,9 @@
-"""The Classifier deployment: holds the model, scores the matrices of many preprocessors."""
+"""The Classifier deployment: scores feature matrices that many preprocessors send, with the model that each was made for.
+
+Owns merging concurrent matrices with ``@serve.batch`` and finding the model by the digest that comes with a matrix. Knows no
+rows, columns or requests. Which models a replica holds is version_follower.py's task. A plain class: app.py makes it a
+deployment.
+"""
 
 from __future__ import annotations
 
@@ -14,52 +19,50 @@ from ray import serve
 from serve_app.config import Settings
 from serve_app.errors import NotScorableError, ScoringError
 from serve_app.scoring.arrays import Array, concatenate, count_rows, split
-from serve_app.serving.batching import Result
+from serve_app.serving.batching import Result, score_by_halves
 from serve_app.serving.loopback import keep_calls_on_loopback
 from serve_app.serving.matrix_scorers import CountedModel
 from serve_app.serving.metrics import ReplicaMetrics
-from serve_app.serving.versions import ModelReference, ModelStore, Retry, Rollout, load_or_reject, read_or_keep
+from serve_app.serving.model_store import ModelStore
+from serve_app.serving.rollout import ModelReference
+from serve_app.serving.version_follower import ModelFollower
 
 __all__ = ["Classifier"]
 
-_START_PAUSE_S = 10.0  # before a replica that has nothing to score with gives up: Ray Serve starts the next one at once
-_ARRIVAL_TIMEOUT_S = 1.0  # how long a matrix waits for its version, which other replicas may have got sooner
+_ARRIVAL_TIMEOUT_S = 1.0  # how long a matrix waits for its version, which another replica may have loaded sooner
 _POLL_INTERVAL_S = 0.05
 _Job = tuple[CountedModel, Array]
 
 
 class Classifier:
-    """Holds the model, in one version or several; scores matrices, merging those of many preprocessors.
+    """Scores matrices of features with one version of the model or several.
 
     Args:
-        settings: of the whole application.
+        settings: settings of the application.
     """
 
     def __init__(self, settings: Settings) -> None:
         keep_calls_on_loopback()
         self._models = ModelStore(settings, lambda loaded: CountedModel(loaded, ReplicaMetrics(loaded)))
-        self._rollout = Rollout()
-        self._lasting = Rollout()  # the latest of which the serving version could be loaded
-        self._lock = asyncio.Lock()
-        self._retry = Retry()
+        self._versions = ModelFollower(self._models)
         batches = settings.classifier_batches
         self._score = serve.batch(
             max_batch_size=batches.max_rows,
             batch_wait_timeout_s=batches.wait_timeout_s,
             max_concurrent_batches=batches.max_concurrent_batches,
-            batch_size_fn=_count_rows,  # cannot fail: one that raises would end the batching task
+            batch_size_fn=_count_rows,  # must never raise: that would end the batching task
         )(_batch_function())
 
     async def score(self, digest: str, matrix: bytes) -> bytes | NotScorableError | ScoringError:
-        """Probabilities of a matrix, or why there are none, which is no failure for Ray to log.
+        """Probabilities of a matrix, or an error as a value, which Ray does not log as a failure.
 
-        That is a NotScorableError where the model cannot take one of the rows, and a ScoringError where this replica does not
-        hold those components and did not get them in time.
+        The error is a NotScorableError if the model cannot score one of the rows, and a ScoringError if this replica does not
+        hold those components and did not load them in time.
 
         Matrix and probabilities are the bytes of C-ordered float64 arrays, which cost less to send than arrays.
 
         Args:
-            digest: of the components that the matrix was made with.
+            digest: digest of the components that the matrix was made with.
             matrix: shape (rows, features); at most ``classifier_batches.max_rows`` rows.
         """
         model = self._models.find(digest) or await self._wait_for(digest)
@@ -74,55 +77,31 @@ class Classifier:
         return result.tobytes()
 
     async def reconfigure(self, user_config: dict[str, Any] | None) -> None:
-        """Holds what ``user_config`` names; Ray Serve calls it when the replica starts, and at each change.
+        """Loads the versions that ``user_config`` names. Ray Serve calls it at the start and after each change."""
+        await self._versions.follow(user_config)
 
-        What was named before stays too, as long as the new serving version cannot be loaded, and while preprocessors that have
-        not switched yet still send it.
-        """
-        rollout = read_or_keep(user_config)
-        if rollout is None:
-            return
-        async with self._lock:
-            self._rollout = rollout
-            self._retry.reset()
-            before = self._lasting.references()
-            await self._load_named()
-            self._models.keep_only(rollout.references() | before)
+    async def load(self, reference: ModelReference) -> str:
+        """Loads a version beside those in use; empty on success, otherwise the reason. Called by ``handle.broadcast``."""
+        return await self._versions.load(reference)
 
-    async def _load_named(self) -> None:
-        for reference in self._rollout.references():
-            await load_or_reject(self._models, reference)
-        if self._models.holds(self._rollout.serving):
-            self._lasting = self._rollout
-
-    async def _load_missing(self) -> None:
-        async with self._lock:
-            await self._load_named()  # and lets go of nothing: preprocessors may switch later than this
-
-    async def load(self, components: str, digest: str | None) -> str:
-        """Loads a version beside the others; empty, or why it cannot be used. For ``handle.broadcast``."""
-        return await load_or_reject(self._models, ModelReference(components=components, digest=digest))
-
-    async def refuse(self, components: str, digest: str | None, reason: str) -> None:
-        """Lets go of a version that a replica cannot use, and notes why. For ``handle.broadcast``."""
-        async with self._lock:
-            self._models.reject(ModelReference(components=components, digest=digest), reason)
-            self._models.keep_only(self._rollout.references() | self._lasting.references())
+    async def refuse(self, reference: ModelReference, reason: str) -> None:
+        """Lets go of a version that another replica cannot use, and records why. Called by ``handle.broadcast``."""
+        await self._versions.refuse(reference, reason)
 
     async def check_health(self) -> None:
-        """Raises RuntimeError when the batching task, which nothing revives, has ended; Ray Serve calls it now and then.
+        """Ray Serve's health check; a version that could not be loaded is retried.
 
-        A version that could not be loaded is tried again. That it is not there is no reason to end the replica: another would
-        have the same folders, and this one scores with what it has. Ray Serve starts another only where it has nothing.
+        A missing version does not make the replica unhealthy: another replica would read the same folders, and this one still
+        scores with what it has.
+
+        Raises:
+            ComponentsError: the replica could load no version at all.
+            RuntimeError: the batching task has ended, which nothing restarts.
         """
-        if not self._models.held():
-            await asyncio.sleep(_START_PAUSE_S)
-            _ = self._models.base  # raises why
+        await self._versions.check()
         for model in self._models.held():
-            model.metrics.tell_held()
-        if not all(map(self._models.holds, self._rollout.references())):
-            self._retry.maybe(self._load_missing)
-        if not await self._score._is_batching_task_alive():  # noqa: SLF001 - the only way to see it
+            model.metrics.gauges.tell_held()
+        if not await self._score._is_batching_task_alive():  # noqa: SLF001 - Ray Serve has no public way to ask
             raise RuntimeError("the batching task has ended")
 
     async def _wait_for(self, digest: str) -> CountedModel | None:
@@ -140,25 +119,22 @@ def _count_rows(jobs: list[_Job]) -> int:
 
 
 def _batch_function() -> Callable[[list[_Job]], Awaitable[list[Result]]]:
-    """What ``@serve.batch`` wraps: a function that carries its signature, for it is asked for on every call."""
+    """The function for ``@serve.batch``, which reads its signature on every call: so the function carries it."""
 
     async def score_batch(jobs: list[_Job]) -> list[Result]:
         results: dict[int, Result] = {}
-        for model in {id(model): model for model, _ in jobs}.values():  # one, but for the moments of a roll-out
+        for model in {id(model): model for model, _ in jobs}.values():  # one model, except during a roll-out
             places = [place for place, job in enumerate(jobs) if job[0] is model]
-            results.update(zip(places, _score_jobs(model, [jobs[place][1] for place in places]), strict=True))
+            results.update(zip(places, await _score_with(model, [jobs[place][1] for place in places]), strict=True))
         return [results[place] for place in range(len(jobs))]
 
     score_batch.__signature__ = inspect.signature(score_batch)  # type: ignore[attr-defined]
     return score_batch
 
 
-def _score_jobs(model: CountedModel, batch: Sequence[Array]) -> list[Result]:
-    """The probabilities of each matrix, or why there are none: one that the model cannot take fails by itself."""
-    try:
-        return [*split(model.score(concatenate(batch)), batch)]
-    except Exception as error:  # noqa: BLE001 - raised where it is waited for: @serve.batch would fail all of the batch
-        if len(batch) == 1:
-            return [error]
-    middle = len(batch) // 2
-    return [*_score_jobs(model, batch[:middle]), *_score_jobs(model, batch[middle:])]
+async def _score_with(model: CountedModel, matrices: list[Array]) -> list[Result]:
+    async def score_merged(batch: list[Array]) -> Sequence[Result]:
+        return split(model.score(concatenate(batch)), batch)
+
+    # Any error: an exception that reached @serve.batch would fail every matrix of the batch.
+    return await score_by_halves(matrices, score_merged, halve_on=Exception)

@@ -1,17 +1,16 @@
-"""Watching for drift while serving: what each replica counts, and how all of it comes together.
+"""Counts the scored rows of the last hour for the drift report, over all replicas.
 
-Owns the sliding window and the way from a replica to the one that is asked. A replica sees only its share of the rows, so each
-sends what it has counted, every few seconds while there is something new, to one actor, by the digest of its model; whichever
-replica is asked for the drift of its model gets from there what all have sent. The actor holds bytes and understands nothing
-of them. It outlives the replicas; if its node dies, the window starts anew.
+Owns the sliding window and how the counts of the replicas come together; scoring/drift.py owns what is counted and how it is
+compared. A replica sees only its share of the rows, so each sends its counts, every few seconds while there are new ones, to
+one Ray actor. A replica that is asked for the drift of its model reads the counts of all replicas there. The actor stores bytes
+without understanding them. It outlives the replicas; if its node dies, the window starts again.
 
-The window is made of panes, the oldest of which is dropped as a whole.
+The window consists of panes of five minutes, and the oldest pane is dropped as a whole.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,25 +19,24 @@ import ray
 
 from serve_app.scoring.arrays import Array
 from serve_app.scoring.drift import TOO_FEW_ROWS, Counts, Distribution, compare, scores_of
+from serve_app.serving.replica_log import logger
 
-__all__ = ["PANES", "PANE_S", "Collector", "DriftWatch"]
+__all__ = ["PANES", "PANE_S", "Collector", "DriftWindow"]
 
 PANE_S = 300
 PANES = 12
 _SEND_INTERVAL_S = 5.0
 _ACTOR = "class-prediction-drift"
 
-_logger = logging.getLogger("ray.serve")
-
 
 class Collector:
-    """The actor: the latest bytes of each model, replica and pane."""
+    """The Ray actor: the latest counts of each model, replica and pane, as bytes."""
 
     def __init__(self) -> None:
         self._held: dict[str, dict[tuple[str, int], bytes]] = {}
 
     def put(self, digest: str, replica: str, pane: int, content: bytes) -> None:
-        """Keeps what a replica has counted in a pane of its model's window; forgets what is older than a window."""
+        """Stores a replica's counts of one pane, and drops panes that are older than the window."""
         self._held.setdefault(digest, {})[replica, pane] = content
         for held in self._held.values():
             for key in [key for key in held if key[1] <= pane - PANES]:
@@ -46,16 +44,16 @@ class Collector:
         self._held = {key: held for key, held in self._held.items() if held}
 
     def get(self, digest: str, oldest: int) -> list[tuple[str, bytes]]:
-        """What was sent for a model since the pane ``oldest``: the replica and its bytes."""
+        """The counts of a model from the pane ``oldest`` on, each with its replica."""
         return [(replica, content) for (replica, pane), content in self._held.get(digest, {}).items() if pane >= oldest]
 
 
-class DriftWatch:
-    """What one replica counts of the rows that it scores. All methods belong to the replica's event loop.
+class DriftWindow:
+    """The counts of one replica for one model, and the report over all replicas. Use it on the replica's event loop only.
 
     Args:
-        digest: of the model components.
-        distribution: of the rows that trained the model.
+        digest: digest of the model components.
+        distribution: distribution of the training rows.
         replica: a name that no other replica has.
         now: seconds since 1970, on a clock that all machines share.
     """
@@ -66,16 +64,16 @@ class DriftWatch:
         self._replica = replica
         self._now = now
         self._pane = 0
-        self._counts: Counts | None = None  # a Classifier never counts
+        self._counts: Counts | None = None  # stays None in a Classifier
         self._unsent: dict[int, bytes] = {}
         self._sent_rows = 0
         self._task: asyncio.Task[None] | None = None
         self._actor: Any = None
 
     def record(self, values: Array, probabilities: Array) -> None:
-        """Counts rows that were scored: values of shape (rows, columns), probabilities of shape (rows, classes)."""
+        """Counts scored rows: values of shape (rows, columns), probabilities of shape (rows, classes)."""
         if not len(values):
-            return  # of no rows there are no shares
+            return  # no rows have no shares
         pane = self._current_pane()
         if self._counts is None or pane != self._pane:
             self._keep_unsent()
@@ -85,7 +83,7 @@ class DriftWatch:
             self._task = asyncio.get_running_loop().create_task(self._send_later())
 
     async def report(self) -> dict[str, Any]:
-        """The drift of this model over the window, in the eyes of all its replicas.
+        """The drift of this model's rows over the window, from the counts of all replicas.
 
         Raises:
             ray.exceptions.RayError: the actor does not answer.
@@ -97,7 +95,7 @@ class DriftWatch:
         return await asyncio.to_thread(self._merge, received)
 
     def psi(self) -> dict[str, float]:
-        """The index by column, and of the score as ``(score)``, of what this replica alone has seen in the current pane."""
+        """Population stability index by column, with the score as ``(score)``, of this replica's rows in the current pane."""
         if self._counts is None:
             return {}
         found = compare(self._distribution, self._counts)
@@ -126,8 +124,8 @@ class DriftWatch:
         try:
             await asyncio.sleep(_SEND_INTERVAL_S)
             await self._send()
-        except ray.exceptions.RayError as error:  # it is tried again with the next rows
-            _logger.warning("what was counted for drift could not be sent: %s", error)
+        except ray.exceptions.RayError as error:  # the next rows try again
+            logger.warning("the counts for drift could not be sent: %s", error)
         finally:
             self._task = None
 
@@ -142,18 +140,18 @@ class DriftWatch:
                 if self._unsent.get(pane) is content:
                     del self._unsent[pane]
         except ray.exceptions.RayActorError:
-            self._actor = None  # lost: another is made the next time
+            self._actor = None  # lost: the next call makes another
             raise
 
     async def _reach(self) -> Any:
         if self._actor is None:
-            # It is found or made by calls that wait for Ray: not on the event loop.
+            # Off the event loop: these calls block on Ray.
             self._actor = await asyncio.to_thread(_find_or_make_actor)
         return self._actor
 
 
 def _without_cells_of_few(found: dict[str, Any]) -> dict[str, Any]:
-    """What was found, less what would be the cells of a client's rows rather than a distribution of many."""
+    """The comparison without the figures of columns with few rows, which would show the cells of single rows."""
     return {
         **found,
         "columns": {name: _less(one) for name, one in found["columns"].items()},

@@ -1,7 +1,7 @@
-"""Keeps the port on which a replica takes calls from other replicas on loopback, where there is only this machine.
+"""Keeps the port for calls between replicas on loopback where the service runs on one machine.
 
-Ray Serve 2.60 opens it on every interface, and what arrives there is unpickled once the token is right. This is the one
-place that reaches into Ray Serve's own code: it has no setting for it. Where Ray Serve has changed, replicas do not start.
+Ray Serve 2.60 opens this port on every interface, and unpickles what arrives there with the right token. It has no setting for
+it, so this module, and no other, changes Ray Serve's own code. If a later Ray Serve differs, replicas do not start.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _EVERYWHERE = "[::]:0"
 
 
 def keep_calls_on_loopback() -> None:
-    """To be called in a replica before Ray Serve opens the port, which it does after the replica's constructor.
+    """Call this in a replica's constructor, before Ray Serve opens the port.
 
-    Does nothing in a cluster, where other machines have to reach the port.
+    Does nothing in a cluster, where other machines must reach the port.
     """
     if ray.util.get_node_ip_address() == _LOOPBACK:
         replica.add_port_to_grpc_server = _add_port_on_loopback

@@ -1,4 +1,8 @@
-"""Where the model is asked: in this process, or in a Classifier replica by one remote call."""
+"""Scores feature matrices with one version of the model, in this process or in a Classifier replica.
+
+Owns the one remote call between the two deployments: its format, and sending a matrix again if a replica does not hold the
+version yet. Also decides which exceptions of an estimator are the fault of the rows. Knows no rows, columns or batches.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +20,12 @@ from serve_app.serving.metrics import ReplicaMetrics
 
 __all__ = ["CountedModel", "LocalClassifier", "MatrixScorer", "RemoteClassifier"]
 
-_ARRIVAL_TIMEOUT_S = 10.0  # how long a matrix looks for a classifier that holds its version
+_ARRIVAL_TIMEOUT_S = 10.0  # how long to look for a classifier that holds the version
 _RESEND_INTERVAL_S = 0.1
 
 
 class MatrixScorer(Protocol):
-    """Scores a matrix of features, wherever the model is."""
+    """Scores a matrix of features."""
 
     async def score_matrix(self, matrix: Array) -> Array:
         """Probabilities of shape (rows, classes) for a matrix of shape (rows, features)."""
@@ -29,24 +33,29 @@ class MatrixScorer(Protocol):
 
 
 class RemoteClassifier:
-    """The model behind the handle of a Classifier deployment.
+    """Scores in a Classifier replica.
 
     Args:
-        handle: Ray Serve's.
-        components: those that the matrices are made with.
+        handle: Ray Serve's handle of the Classifier deployment.
+        components: the version that the matrices are made with.
     """
 
     def __init__(self, handle: Any, components: Components) -> None:
-        # The arguments are bytes already; cloudpickle, Ray Serve's default, only costs more here.
+        # The arguments are bytes already, for which Ray Serve's default, cloudpickle, only costs more.
         self._score = handle.options(request_serialization="pickle", response_serialization="pickle").score
         self._digest = components.digest
 
     async def score_matrix(self, matrix: Array) -> Array:
-        """Probabilities of shape (rows, classes) for a matrix of shape (rows, features)."""
+        """Probabilities of shape (rows, classes) for a matrix of shape (rows, features).
+
+        Raises:
+            NotScorableError: the model cannot score one of the rows.
+            ScoringError: no replica held the version in time.
+        """
         content, first_sent = matrix.tobytes(), perf_counter()
         answer: bytes | NotScorableError | ScoringError = await self._score.remote(self._digest, content)
         while isinstance(answer, ScoringError) and perf_counter() < first_sent + _ARRIVAL_TIMEOUT_S:
-            # That replica does not hold the version. Another may.
+            # That replica does not hold the version, but another may.
             await asyncio.sleep(_RESEND_INTERVAL_S)
             answer = await self._score.remote(self._digest, content)
         if isinstance(answer, Exception):
@@ -55,11 +64,11 @@ class RemoteClassifier:
 
 
 class CountedModel:
-    """The model itself, where it is held: each batch and its seconds are counted.
+    """The model itself, which counts its batches and their seconds.
 
     Args:
-        components: of one version.
-        metrics: of the replica.
+        components: one version.
+        metrics: the replica's metrics of that version.
     """
 
     def __init__(self, components: Components, metrics: ReplicaMetrics) -> None:
@@ -70,12 +79,12 @@ class CountedModel:
         """Probabilities of shape (rows, classes) for a matrix of shape (rows, features).
 
         Raises:
-            NotScorableError: the estimator cannot take one of the rows.
+            NotScorableError: the estimator cannot score one of the rows.
         """
         start = perf_counter()
         try:
             probabilities = self.components.scorer.score(matrix)
-        # By these an estimator says that its input is not to its taste; all else (memory, threads) is no fault of the rows.
+        # Estimators reject their input with these. Anything else (memory, threads) is not the fault of the rows.
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise NotScorableError(f"{type(error).__name__}: {excerpt(str(error))}") from error
         self.metrics.record_batch(len(matrix), perf_counter() - start)
@@ -83,10 +92,10 @@ class CountedModel:
 
 
 class LocalClassifier:
-    """The model in the same process, for the fused topology.
+    """Scores in the same process, for the fused topology.
 
     Args:
-        model: of the version that the matrices are made with.
+        model: the version that the matrices are made with.
     """
 
     def __init__(self, model: CountedModel) -> None:

@@ -1,15 +1,15 @@
-"""The way of a request through one version of the model: JSON to checked rows, features, probabilities, answers.
+"""One request through one version of the model: JSON to checked rows, features, probabilities, answers.
 
-Owns the hop to the Classifier, and nothing that outlives the version: all that depends on the model's components is made from
-them here, so that a request which stays with one pipeline never sees two versions. Knows no HTTP, and not which version serves.
+Owns the steps between the body and the answers, and merging the rows of concurrent requests for the Classifier. Everything that
+depends on the model's components is built here, so that a request which stays with one pipeline never sees two versions. Knows
+no HTTP, and not which version serves.
 
-A request is read and checked before it is merged with others, so a bad one can fail only itself.
+A request is decoded and checked before it is merged with others, so a bad one can fail only itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -24,22 +24,21 @@ from serve_app.scoring.answers import AnswerEncoder
 from serve_app.scoring.arrays import Array, concatenate, split
 from serve_app.scoring.explanation import Explainer, Explanation
 from serve_app.scoring.scorers import predicted_class_indices
-from serve_app.serving.batching import Result, RowBatcher
+from serve_app.serving.batching import Result, RowBatcher, score_by_halves
 from serve_app.serving.matrix_scorers import CountedModel, LocalClassifier, MatrixScorer, RemoteClassifier
 from serve_app.serving.metrics import ReplicaMetrics
+from serve_app.serving.replica_log import logger
 
-__all__ = ["Array", "Pipeline", "Scored"]
+__all__ = ["Pipeline", "Scored"]
 
-_logger = logging.getLogger("ray.serve")  # the logger whose records Ray Serve keeps with the replica's
 _FLOAT_BYTES = 8
-_MAX_MESSAGE_BYTES = 3 * 1024 * 1024  # Ray Serve's handles refuse messages of 4 MiB unless told otherwise
+_MAX_MESSAGE_BYTES = 3 * 1024 * 1024  # by default Ray Serve's handles refuse messages of 4 MiB
 
 
 class Scored(NamedTuple):
-    """What became of a request's rows.
+    """The scored rows of a request.
 
-    ``values`` and ``probabilities`` have the shapes (good rows, columns) and (good rows, classes); ``problems`` are of the bad
-    rows.
+    ``values`` has the shape (good rows, columns), ``probabilities`` (good rows, classes). ``problems`` belong to the bad rows.
     """
 
     values: Array
@@ -49,7 +48,7 @@ class Scored(NamedTuple):
 
 
 class _ParsedRequest(NamedTuple):
-    values: Array  # of the good rows
+    values: Array  # good rows only
     problems: list[FieldProblem]
     warnings: list[FieldProblem]
 
@@ -58,9 +57,9 @@ class Pipeline:
     """One version of the model, from JSON to JSON.
 
     Args:
-        settings: of the whole application.
+        settings: settings of the application.
         components: the version.
-        classifier: the handle of the Classifier deployment, or None in the fused topology, where this replica scores.
+        classifier: handle of the Classifier deployment; None in the fused topology, where this replica scores.
     """
 
     def __init__(self, settings: Settings, components: Components, classifier: Any | None) -> None:
@@ -80,7 +79,7 @@ class Pipeline:
         self._classifier: MatrixScorer
         self._batcher: RowBatcher | None
         if classifier is None:
-            # Nothing to wait for and nothing to share: merging would cost more than scoring.
+            # There is no remote call to share, so merging would cost more than scoring.
             self._classifier, self._batcher = LocalClassifier(CountedModel(components, self.metrics)), None
         else:
             self._classifier = RemoteClassifier(classifier, components)
@@ -98,14 +97,14 @@ class Pipeline:
 
         Args:
             body: a JSON array of row objects, or one row object.
-            report_bad_rows: score the good rows when some are bad.
-            max_rows: of good rows, where that is less than the settings allow.
-            is_answered: whether a client gets the answers; if not, the rows are not counted among those that were scored.
+            report_bad_rows: score the good rows even if others are bad.
+            max_rows: the most good rows, if that is less than the settings allow.
+            is_answered: whether a client gets the answers. If not, the rows are not counted as scored or refused.
 
         Raises:
             RequestError: the body is no array of rows, or has too many.
             InvalidRowsError: some rows are bad, and ``report_bad_rows`` is off; no row was scored.
-            NotScorableError: the model cannot take one of the rows.
+            NotScorableError: the model cannot score one of the rows.
             ScoringError: the classifier failed.
         """
         parsed = await self._parse(body)
@@ -122,22 +121,22 @@ class Pipeline:
         return Scored(parsed.values, probabilities, parsed.problems, parsed.warnings)
 
     async def encode(self, scored: Scored, *, explain: bool = False) -> list[bytes]:
-        """The JSON array of answers, in pieces, in the order of the rows; a bad row's place holds its error object.
+        """The JSON array of answers, in pieces, in the order of the rows, with an error object for each bad row.
 
         Args:
-            scored: by this pipeline.
-            explain: say of each row why.
+            scored: rows that this pipeline has scored.
+            explain: add the reasons to each answer.
         """
         explanations = await self._explain(scored.values, scored.probabilities) if explain else ()
         pieces = []
         for piece in self._answers.encode(scored.probabilities, scored.warnings, scored.problems, explanations):
             pieces.append(piece)
-            if len(pieces) > 2:  # the first is all of a small answer, with its bracket; give way only in large ones
+            if len(pieces) > 2:  # a small answer has two pieces; in a large one, let other requests work
                 await asyncio.sleep(0)
         return pieces
 
     async def scores_golden_rows(self) -> bool:
-        """Whether the golden rows, sent all the way, get their recorded probabilities.
+        """Whether the golden rows get their recorded probabilities, through the Classifier if there is one.
 
         Raises:
             ScoringError: the classifier failed.
@@ -151,7 +150,7 @@ class Pipeline:
         warnings: list[FieldProblem] = []
         for chunk in self.metrics.timed(self._parser.chunks(body)):
             if values:
-                await asyncio.sleep(0)  # a large request: let others work between two chunks
+                await asyncio.sleep(0)  # a large request: let other requests work between two chunks
             values.append(chunk.values)
             problems += chunk.problems
             warnings += chunk.warnings
@@ -159,7 +158,7 @@ class Pipeline:
 
     async def _explain(self, values: Array, probabilities: Array) -> list[Explanation]:
         predicted = predicted_class_indices(probabilities, self.components.manifest.threshold).tolist()
-        # Milliseconds a row of trees: not on the event loop.
+        # Off the event loop: a row takes milliseconds with trees.
         return await asyncio.to_thread(self._explainer.explain, values, predicted)
 
     async def _score_rows(self, values: Array) -> Array:
@@ -181,20 +180,24 @@ class Pipeline:
         self.metrics.transform_seconds += perf_counter() - start
         return await self._classifier.score_matrix(matrix)
 
-    async def _score_batch(self, batch: Sequence[Array]) -> Sequence[Result]:
-        """The probabilities of each array, or why there are none: a row that the model cannot take fails its own request."""
+    async def _score_batch(self, batch: list[Array]) -> Sequence[Result]:
+        return await score_by_halves(batch, self._score_merged)
+
+    async def _score_merged(self, batch: list[Array]) -> Sequence[Result]:
+        """The probabilities of each array, or the error of the Classifier for each.
+
+        Raises:
+            NotScorableError: the model cannot score one of the rows.
+        """
         values = concatenate(batch)
         self.metrics.record_batch(len(values))
         try:
             return split(await self._score_values(values), batch)
-        except NotScorableError as error:
-            if len(batch) == 1:
-                return [error]
-        # Whatever a lost, overloaded or stopping replica makes Ray raise, each request gets an answer.
+        except NotScorableError:
+            raise
+        # Whatever Ray raises for a lost, overloaded or stopping replica, each request gets an answer.
         except (Exception, asyncio.CancelledError) as error:
-            _logger.exception("the classifier did not score a batch of %d requests", len(batch))
+            logger.exception("the classifier did not score a batch of %d requests", len(batch))
             failure = ScoringError(f"the classifier failed: {type(error).__name__}")
             failure.__cause__ = error
             return [failure] * len(batch)
-        middle = len(batch) // 2  # by halves: one among a hundred is found in fourteen calls
-        return [*await self._score_batch(batch[:middle]), *await self._score_batch(batch[middle:])]

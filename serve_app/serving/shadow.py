@@ -1,40 +1,44 @@
-"""A version of the model that gets copies of requests, and whose answers nobody sees: they are compared and counted.
+"""The shadow: a version of the model on trial, which scores copies of requests so that its answers can be compared.
 
-Owns the comparison and its metrics. What the client gets, and when, never depends on it.
+Owns the comparison and its metrics. Never delays or changes what the client gets.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 
 import numpy as np
-from ray.serve import metrics
 
 from serve_app.config import Limits
 from serve_app.errors import RequestError, ScoringError
 from serve_app.scoring.arrays import Array
 from serve_app.scoring.scorers import predicted_class_indices
+from serve_app.serving.metric_definitions import (
+    SHADOW_DIFFERENCE,
+    SHADOW_DISAGREEMENTS,
+    SHADOW_ROWS,
+    SHADOW_SKIPPED,
+    make_counter,
+    make_histogram,
+)
 from serve_app.serving.pipeline import Pipeline, Scored
+from serve_app.serving.replica_log import logger
 
-__all__ = ["DIFFERENCE_BOUNDARIES", "Shadow"]
+__all__ = ["Shadow"]
 
-DIFFERENCE_BOUNDARIES = [1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
-_MOST_AT_ONCE = 8
-_MOST_BYTES = 32 * 1024 * 1024  # of bodies that wait for their comparison, which nothing else counts any more
-_MOST_OBSERVED = 100  # differences of a request that go into the histogram: each costs some microseconds
-
-_logger = logging.getLogger("ray.serve")
+_MAX_COMPARISONS = 8  # at once
+_MAX_HELD_BYTES = 32 * 1024 * 1024  # bodies that wait for their comparison no longer count towards the limit of requests
+_MAX_OBSERVED = 100  # differences per request that go into the histogram: each costs some microseconds
 
 
 class Shadow:
-    """Compares a version with the one that answers.
+    """Compares a version on trial with the version that answers.
 
     Args:
-        pipeline: of the version that is tried out.
-        share: of the requests that it gets a copy of.
-        limits: of a request; ``score_timeout_s`` holds for its copy, too.
+        pipeline: pipeline of the version on trial.
+        share: share of the requests that are copied.
+        limits: limits of one request; ``score_timeout_s`` applies to its copy, too.
     """
 
     def __init__(self, pipeline: Pipeline, share: float, limits: Limits) -> None:
@@ -43,32 +47,17 @@ class Shadow:
         self._timeout_s = limits.score_timeout_s
         self._held_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._rows = metrics.Counter(
-            "class_prediction_shadow_rows", description="Rows that the shadow scored too.", tag_keys=("version",)
-        )
-        self._disagreements = metrics.Counter(
-            "class_prediction_shadow_disagreements",
-            description="Rows that the shadow puts into another class.",
-            tag_keys=("version",),
-        )
-        self._skipped = metrics.Counter(
-            "class_prediction_shadow_skipped",
-            description="Requests that the shadow should have scored and did not, by reason.",
-            tag_keys=("version", "reason"),
-        )
-        self._difference = metrics.Histogram(
-            "class_prediction_shadow_difference",
-            description="Largest difference of a row's probabilities from those that the client got.",
-            boundaries=DIFFERENCE_BOUNDARIES,
-            tag_keys=("version",),
-        )
-        self._tags = {"version": pipeline.components.manifest.version}
+        self._rows = make_counter(SHADOW_ROWS)
+        self._disagreements = make_counter(SHADOW_DISAGREEMENTS)
+        self._skipped = make_counter(SHADOW_SKIPPED)
+        self._difference = make_histogram(SHADOW_DIFFERENCE)
+        self._tags = {"version": pipeline.components.version_label}
 
     def offer(self, body: bytes | bytearray, answered: Pipeline, scored: Scored) -> None:
-        """Takes a copy of a request that ``answered`` has scored, unless too much waits already; one is taken at any size."""
+        """Compares a request that ``answered`` has scored, unless too many wait already. A single request may have any size."""
         if random.random() >= self.share:  # noqa: S311 - a sample, no secret
             return
-        if len(self._tasks) >= _MOST_AT_ONCE or (self._tasks and self._held_bytes + len(body) > _MOST_BYTES):
+        if len(self._tasks) >= _MAX_COMPARISONS or (self._tasks and self._held_bytes + len(body) > _MAX_HELD_BYTES):
             self._skip("busy")
             return
         self._held_bytes += len(body)
@@ -85,7 +74,7 @@ class Shadow:
         except (ScoringError, TimeoutError):
             self._skip("failed")
         except Exception:
-            _logger.exception("the shadow failed")
+            logger.exception("the shadow failed")
             self._skip("failed")
         else:
             bad_rows = {problem.row for problem in scored.problems}
@@ -108,7 +97,7 @@ class Shadow:
             self._disagreements.inc(disagreements, tags=self._tags)
         if ours.classes == theirs.classes:
             differences = np.abs(expected - found).max(axis=1)
-            for difference in differences[:: -(-len(differences) // _MOST_OBSERVED)].tolist():
+            for difference in differences[:: -(-len(differences) // _MAX_OBSERVED)].tolist():
                 self._difference.observe(difference, tags=self._tags)
 
     def _skip(self, reason: str) -> None:

@@ -1,4 +1,20 @@
-"""What the columns of a table are taken for, by rules or by a user's corrections."""
+"""What each column of a table is: inferred by rules, or as the user says.
+
+The rows that the model is fitted to decide; an empty cell is a missing value in any column. The first rule that applies counts:
+
+1. A correction by the user.
+2. With fewer than two different values, the column is left out.
+3. It is boolean if all its cells are true and false, yes and no, or t and f, in any case.
+4. It is numeric, money or percent if all its cells are numbers in that grammar. But it is left out as an identifier if its
+   numbers just count the rows: whole, all different, and with no more gaps than the held-back rows leave.
+5. It is a date if all its cells are dates in ISO 8601.
+6. If nearly all its cells fit one of these kinds, the table is refused: the others are probably mistakes.
+7. It is left out as an identifier, or as free text, if its values are all different, or if there are more than 100 of them.
+8. Otherwise it is categorical. Its levels are sorted, and the first is the baseline. A level of fewer than 5 rows is rare: it
+   counts as unknown, unless unknown levels are refused.
+
+Knows no file format and no model.
+"""
 
 from __future__ import annotations
 
@@ -27,26 +43,28 @@ _INTEGER = re.compile(r"[+-]?\d{1,15}", re.ASCII)
 
 
 class Correction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a user says of a column; None leaves it to the rules."""
+    """What a user says about a column; None leaves it to the rules."""
 
     kind: Kind | Literal["leave_out"] | None = None
-    null: NullPolicy | None = msgspec.field(default=None, name="missing")  # in YAML, null is no word
+    null: NullPolicy | None = msgspec.field(default=None, name="missing")  # "null" as a YAML key would mean None
     unknown: UnknownPolicy | None = None
 
 
 @dataclass(frozen=True)
 class Inferred:
-    """The columns that a model may use, and why each other one is left out, by name."""
+    """The columns that a model may use, and the reason why each other one is left out, by name."""
 
     schema: Schema
     left_out: Mapping[str, str]
 
 
 def read_corrections(path: Path) -> dict[str, Correction]:
-    """Corrections by column, of a YAML file: a kind, ``leave_out``, or a mapping of ``kind``, ``missing`` and ``unknown``.
+    """Corrections by column, from a YAML file.
+
+    Each is a kind, ``leave_out``, or a mapping of ``kind``, ``missing`` and ``unknown``.
 
     Raises:
-        SettingsError: it cannot be read, or says something else.
+        SettingsError: the file cannot be read, or holds anything else.
     """
     try:
         said = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -67,16 +85,17 @@ def infer_schema(
     unknown: UnknownPolicy = "as_null",
     corrections: Mapping[str, Correction] | None = None,
 ) -> Inferred:
-    """What the columns are, told by the given rows.
+    """Infers the columns from the given rows.
 
     Raises:
-        TableError: a column that nearly is a number holds something else; or no column is left.
-        SettingsError: a correction is of a column that the table does not have, or is its target.
+        TableError: a few cells of a column do not fit the kind of all the others, or no column is left.
+        SettingsError: a correction names the target, or a column that the table does not have.
     """
     corrections = corrections or {}
     for name in corrections:
-        if name not in table.columns or name == target:
-            raise SettingsError(f"a column {excerpt(name)} is corrected, which {table.path} does not have beside its target")
+        if name == target or name not in table.columns:
+            reason = "it is the target" if name == target else f"{table.path} has no such column"
+            raise SettingsError(f"the column {excerpt(name)} cannot be corrected: {reason}")
     columns: list[Column] = []
     left_out: dict[str, str] = {}
     for name, cells in table.columns.items():
@@ -97,11 +116,11 @@ def infer_schema(
 def _infer_column(
     table: Table, name: str, counts: Counter[str], correction: Correction, unknown: UnknownPolicy
 ) -> Column | str:
-    """What a column with so many rows of each different cell is, or why it is left out."""
+    """What a column with these values (each with its number of rows) is, or the reason to leave it out."""
     if correction.kind == "leave_out":
         return "as you said"
     if len(counts) < 2:
-        return f"it holds nothing but {excerpt(next(iter(counts)))}" if counts else "it is empty"
+        return f"it holds only {excerpt(next(iter(counts)))}" if counts else "it is empty"
     null = correction.null or "impute"
     kind = correction.kind or _plain_kind(table, name, counts)
     if kind == "categorical" or kind is None:
@@ -118,7 +137,7 @@ def _plain_kind(table: Table, name: str, counts: Counter[str]) -> Kind | None:
             return kind
         if len(mistakes) <= _MISTAKES_SHARE * len(counts):
             what = {"boolean": "boolean", "date": "date"}.get(kind, "number")
-            reason = f"{excerpt(mistakes[0])} is not a {what}, as nearly all of the column's other cells are"
+            reason = f"{excerpt(mistakes[0])} is not a {what}, as nearly all other cells of the column are"
             raise table.cell_error(table.columns[name].index(mistakes[0]), name, reason)
     return None
 
@@ -128,12 +147,12 @@ def _categorical(
 ) -> Column | str:
     if not is_corrected:
         if len(counts) > MAX_LEVELS:
-            return f"it has {len(counts)} different texts: an identifier, or free text"
+            return f"it has {len(counts)} different values: an identifier, or free text"
         if len(counts) == counts.total():
-            return "its texts are all different: an identifier"
+            return "its values are all different: an identifier"
     levels = sorted(level for level, rows in counts.items() if rows >= MIN_LEVEL_ROWS or unknown == "reject")
     if len(levels) < 2:
-        return f"fewer than two of its texts stand in {MIN_LEVEL_ROWS} rows or more"
+        return f"fewer than two of its values appear in {MIN_LEVEL_ROWS} rows or more"
     return Column(name, "categorical", levels=tuple(levels), null=null, unknown=unknown)
 
 
@@ -146,7 +165,7 @@ def _is_readable(kind: Kind, cell: str) -> bool:
 
 
 def _numbers_the_rows(counts: Counter[str]) -> bool:
-    """Whether the cells are whole numbers that leave out no more of a sequence than the rows that are held back do."""
+    """Whether the cells are different whole numbers, with no more gaps than the held-back rows leave."""
     rows = counts.total()
     if len(counts) < rows or not all(_INTEGER.fullmatch(cell.strip()) for cell in counts):
         return False

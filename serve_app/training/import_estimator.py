@@ -1,10 +1,10 @@
-"""A fitted estimator of scikit-learn that a user brings, as a draft of components.
+"""An estimator of scikit-learn that a user has fitted, as a draft of components.
 
 Owns how a pickle and a sample of the rows that it was fitted on become a schema, and the proof that the service will answer
-what the estimator itself does. Unpickling runs whatever the file says, so whoever calls this trusts the file.
+exactly what the estimator answers. Unpickling runs whatever the file says, so the caller must trust it.
 
-The estimator takes the raw columns of a table: a Pipeline that imputes and encodes, or an estimator of numbers. What a category
-may be is told by the sample. A column whose missing values (or unknown categories) the estimator refuses is refused as well.
+The estimator gets the raw columns of a table: it is a Pipeline that imputes and encodes, or an estimator of numbers. The sample
+defines the levels of each category. Missing values, and unknown categories, are refused where the estimator refuses them.
 """
 
 from __future__ import annotations
@@ -35,56 +35,56 @@ _COMPARED_ROWS = 1000
 _TOLERANCE = 1e-12
 
 
-def import_estimator(  # noqa: PLR0913 - one keyword for each choice that a user has
+def import_estimator(  # noqa: PLR0913 - one keyword for each of the user's choices
     path: Path, sample: Path, *, target: str, name: str | None = None, version: str = "1.0.0", threshold: float = 0.5
 ) -> Draft:
-    """The estimator in a pickle, made by joblib or pickle, as a draft.
+    """The estimator in a pickle, as a draft.
 
     Args:
-        path: the pickle, which is executed.
-        sample: a table of the columns that the estimator was fitted on, in their order, with the target or without.
+        path: a pickle made by joblib or pickle; it is executed.
+        sample: a table with the columns that the estimator was fitted on, in their order, with or without the target.
         target: what the estimator predicts.
-        name: of the model; that of the file when left out.
+        name: of the model; the file's name if None.
         version: of the model.
         threshold: of two classes.
 
     Raises:
-        ComponentsError: it cannot be unpickled, is no fitted classifier with ``predict_proba``, or answers otherwise when it is
-            served than by itself.
+        ComponentsError: the file cannot be unpickled, is not a fitted classifier with ``predict_proba``, or would be served
+            with other answers than its own.
         TableError: the sample lacks a column, or cannot be read.
-        SettingsError: the name, the version or the threshold cannot be one.
+        SettingsError: the name, the version or the threshold is invalid.
     """
     estimator = _unpickle(path)
     table = _only_what_is_used(read_table(sample), estimator, target)
     rows = len(next(iter(table.columns.values())))
-    # Each level counts, also a rare one: what to make of it is the estimator's business.
+    # Rare levels are kept: the estimator decides what to do with them.
     inferred = infer_schema(table, target, range(rows), unknown="reject", corrections=None)
-    columns = _tell_what_is_refused(estimator, _complete(table, inferred))
-    schema = Schema(columns)
+    columns = _with_policies(estimator, _complete(table, inferred))
     values = np.column_stack([read_column(table, column) for column in columns])
     good = ~(np.isnan(values) & np.array([column.null == "reject" for column in columns])).any(axis=1)
     if not good.any():
-        raise table.error("holds no row that the estimator can score")
+        raise table.error("the estimator can score none of its rows")
     probabilities = EstimatorScorer(estimator, columns).score(values[good])
     _compare_with_pandas(path, estimator, sample, columns, good, probabilities)
-    classes = tuple(label.item() if isinstance(label, np.generic) else label for label in estimator.classes_)
+    names = [column.name for column in columns]
     try:
         manifest = Manifest(
             name=path.stem if name is None else name,
             version=version,
             target=target,
-            classes=classes,
+            classes=tuple(np.asarray(estimator.classes_).tolist()),
             threshold=threshold,
-            schema=schema,
-            features=tuple(Feature(column.name) for column in columns),
-            selected_features=tuple(column.name for column in columns),
+            schema=Schema(columns),
+            features=tuple(map(Feature, names)),
+            selected_features=tuple(names),
             encoding="raw",
             training={"method": f"imported: {type(estimator).__name__}", "sample_rows": rows},
             distribution=drift.describe(columns, values[good], drift.scores_of(probabilities)),
         )
     except ValueError as error:
         raise SettingsError(str(error)) from error
-    return Draft(manifest, None, None, estimator, _golden_rows(table, columns, np.flatnonzero(good).tolist()))
+    golden_rows = [table.row(row, names) for row in np.flatnonzero(good)[:_GOLDEN_ROWS].tolist()]
+    return Draft(manifest, None, None, estimator, golden_rows)
 
 
 def _unpickle(path: Path) -> Any:
@@ -100,11 +100,11 @@ def _unpickle(path: Path) -> Any:
     except Exception as error:  # unpickling runs what the file says, which may raise anything
         raise ComponentsError(str(path), f"cannot be unpickled: {type(error).__name__}: {error}") from error
     if not hasattr(estimator, "predict_proba"):
-        raise ComponentsError(str(path), f"a {type(estimator).__name__} gives no probabilities (predict_proba)")
+        raise ComponentsError(str(path), f"a {type(estimator).__name__} has no predict_proba, and so gives no probabilities")
     try:
         check_is_fitted(estimator)
     except (NotFittedError, TypeError) as error:
-        raise ComponentsError(str(path), f"is no fitted estimator: {error}") from error
+        raise ComponentsError(str(path), f"is not a fitted estimator: {error}") from error
     return estimator
 
 
@@ -113,15 +113,15 @@ def _only_what_is_used(table: Table, estimator: Any, target: str) -> Table:
     if names is None:
         names = [name for name in table.columns if name != target]
         if len(names) != estimator.n_features_in_:
-            raise table.error(f"has {len(names)} columns; the estimator was fitted on {estimator.n_features_in_}")
+            raise table.error(f"it has {len(names)} columns; the estimator was fitted on {estimator.n_features_in_}")
     for name in names:
         if name not in table.columns:
-            raise table.error(f"has no column {excerpt(str(name))}, which the estimator was fitted on")
+            raise table.error(f"it has no column {excerpt(str(name))}, which the estimator was fitted on")
     return Table(table.path, {str(name): table.columns[str(name)] for name in names}, table.first_row)
 
 
 def _complete(table: Table, inferred: Inferred) -> list[Column]:
-    """All columns in order: one that says nothing here is a number if it can be, and an identifier is what it looks like."""
+    """Every column in order, including those that the rules would leave out: each of them is numeric or else categorical."""
     by_name = {column.name: column for column in inferred.schema.columns}
     columns = []
     for name, cells in table.columns.items():
@@ -137,22 +137,22 @@ def _complete(table: Table, inferred: Inferred) -> list[Column]:
     return columns
 
 
-def _tell_what_is_refused(estimator: Any, columns: Sequence[Column]) -> tuple[Column, ...]:
-    """The same columns with the policies that the estimator follows, found by asking it."""
-    told = []
+def _with_policies(estimator: Any, columns: Sequence[Column]) -> tuple[Column, ...]:
+    """The same columns with the policies that the estimator follows, found by scoring a row with one missing cell at a time."""
+    found = []
     row = np.zeros((1, len(columns)))
     for index, column in enumerate(columns):
         cell = row.copy()
         cell[0, index] = np.nan
         accepts = _scores(estimator, columns, cell)
-        told.append(
+        found.append(
             msgspec.structs.replace(
                 column,
                 null="impute" if accepts else "reject",
                 unknown="as_null" if accepts or not column.is_categorical else "reject",
             )
         )
-    return tuple(told)
+    return tuple(found)
 
 
 def _scores(estimator: Any, columns: Sequence[Column], values: Array) -> bool:
@@ -162,10 +162,10 @@ def _scores(estimator: Any, columns: Sequence[Column], values: Array) -> bool:
         return False
 
 
-def _compare_with_pandas(  # noqa: PLR0913, PLR0917 - what is compared, and of what
+def _compare_with_pandas(  # noqa: PLR0913, PLR0917 - both sides of the comparison
     path: Path, estimator: Any, sample: Path, columns: Sequence[Column], good: NDArray[np.bool_], probabilities: Array
 ) -> None:
-    """The first rows of the sample as pandas reads them, scored by the estimator as its owner would."""
+    """Compares the first rows, as pandas reads them and the estimator scores them, with what the service would answer."""
     import pandas as pd
 
     readers: dict[str, Callable[[Path], Any]] = {
@@ -176,14 +176,14 @@ def _compare_with_pandas(  # noqa: PLR0913, PLR0917 - what is compared, and of w
     }
     raw = readers.get(sample.suffix.lower(), pd.read_csv)(sample)
     frame = raw[[column.name for column in columns]][good][:_COMPARED_ROWS]
-    takes_names = getattr(estimator, "feature_names_in_", None) is not None
+    knows_names = getattr(estimator, "feature_names_in_", None) is not None
     try:
-        expected = np.asarray(estimator.predict_proba(frame if takes_names else frame.to_numpy()))
+        expected = np.asarray(estimator.predict_proba(frame if knows_names else frame.to_numpy()))
     except (TypeError, ValueError) as error:
         raise ComponentsError(str(path), f"cannot score {sample} as pandas reads it: {error}") from error
     difference = float(np.abs(expected - probabilities[:_COMPARED_ROWS]).max())
     if not difference <= _TOLERANCE:
-        reason = f"answers differ by {difference:.3g} between {sample} as pandas reads it and as the service does"
+        reason = f"its answers differ by {difference:.3g} when the service reads {sample} instead of pandas"
         raise ComponentsError(str(path), reason)
 
 
@@ -191,13 +191,3 @@ def _read_lines(path: Path) -> Any:
     import pandas as pd
 
     return pd.read_json(path, lines=True)
-
-
-def _golden_rows(table: Table, columns: Sequence[Column], rows: Sequence[int]) -> list[dict[str, str | None]]:
-    return [
-        {
-            column.name: None if is_null(table.columns[column.name][row]) else table.columns[column.name][row]
-            for column in columns
-        }
-        for row in rows[:_GOLDEN_ROWS]
-    ]

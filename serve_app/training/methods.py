@@ -1,20 +1,21 @@
-"""The ways to fit a model, behind one interface: a values array and classes in, features and fitted estimators out.
+"""The ways to fit a model, behind one interface: values and classes in, features and fitted estimators out.
 
-Owns what each of them fits and on which features; knows no table, no file and no figures of merit.
+Owns what each method fits and on which features. Knows no table, no file and no figures of merit.
 
-- ``two-stage``, the exercise's: an L1 logit selects the strongest features, a logit without penalty and intercept is fitted on
-  those. Of three or more classes, a feature is as strong as it is for telling some class from the others.
+- ``two-stage``, the exercise's: an L1 logit selects the strongest features; a logit without penalty and without intercept is
+  fitted to those. With three or more classes, a feature is as strong as it is at telling one class from the others.
 - ``logit``: a logistic regression with an L2 penalty (C = 1) and an intercept, on all features.
-- ``trees``: scikit-learn's HistGradientBoostingClassifier on all features, numbers as they are.
+- ``trees``: scikit-learn's HistGradientBoostingClassifier on all features, with raw numbers.
 
-All impute and encode alike but for one thing: the logits get numbers standardised, the mean in the place of a missing one, the
-trees get them raw, and learn themselves which way a missing one goes. A missing category counts as the baseline.
+The logits get standardised numbers, with the mean for a missing one. The trees get raw numbers and learn which way missing ones
+go. In all of them a missing category counts as the baseline.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
@@ -35,15 +36,15 @@ Method = Literal["two-stage", "logit", "trees"]
 
 
 class UnfitTableError(ValueError):
-    """No model can be fitted; says why, in words that follow the table's name."""
+    """No model can be fitted; the message continues a sentence that starts with the table's name."""
 
 
 @dataclass(frozen=True)
 class Fitted:
     """A fitted model.
 
-    ``encoder`` makes the model's matrix of a values array of *all* the schema's columns. ``imputer`` and ``scaler`` are None
-    where the model takes its numbers raw, or there are none.
+    ``encoder`` turns values of *all* columns of the schema into the model's matrix. ``imputer`` and ``scaler``, of
+    scikit-learn, are None if the model uses raw numbers, or if there are no numbers.
     """
 
     features: tuple[Feature, ...]
@@ -54,7 +55,7 @@ class Fitted:
     is_raw: bool
 
     def score(self, values: Array) -> Array:
-        """Probabilities of shape (rows, classes) for a values array of shape (rows, columns of the schema)."""
+        """Probabilities of shape (rows, classes) for values of shape (rows, columns of the schema)."""
         return compile_scorer(self.model).score(self.encoder.encode(values))
 
 
@@ -95,13 +96,13 @@ METHODS: MappingProxyType[Method, FitFunction] = MappingProxyType(
 )
 """The functions that fit, by name.
 
-Each takes the schema, values of shape (rows, columns of the schema), the class of each row, the seed of everything random and
-the most features that a method which selects some may select. Raises UnfitTableError where that cannot be.
+Arguments: the schema; values of shape (rows, columns of the schema); the class of each row; a seed for everything random; the
+most features that a method may select, if it selects any. Each raises UnfitTableError if it cannot fit.
 """
 
 
 def _standardise(schema: Schema, values: Array) -> tuple[Any, Any, FeatureEncoder]:
-    """Imputer and scaler of all numeric columns (None where there are none), and what makes every feature of them."""
+    """An imputer and a scaler of all numeric columns (None if there are none), and the encoder of every feature."""
     import pandas as pd
     from sklearn.impute import SimpleImputer
     from sklearn.preprocessing import StandardScaler
@@ -117,12 +118,12 @@ def _standardise(schema: Schema, values: Array) -> tuple[Any, Any, FeatureEncode
 
 
 def _select_strongest(matrix: Array, classes: NDArray[Any], seed: int) -> list[int]:
-    """Positions of the features that an L1 logit gives a coefficient to, the largest first."""
+    """Positions of the features with a coefficient in an L1 logit, the largest first."""
     different = np.unique(classes)
     strength = np.zeros(matrix.shape[1])
     for positive in different[1:] if len(different) == 2 else different:
         logit = _logistic_regression(l1_ratio=1.0, solver="liblinear", fit_intercept=False, random_state=seed)
-        with _unconverged_is_fine():  # a rank, not a figure, is asked for
+        with _unconverged_is_fine():  # only the ranking is used
             strength = np.maximum(strength, np.abs(logit.fit(matrix, classes == positive).coef_[0]))
     order = np.argsort(-strength, kind="stable")
     return [int(index) for index in order if strength[index] > 0]
@@ -133,7 +134,7 @@ def _fit(estimator: Any, features: Sequence[Feature], matrix: Array, classes: ND
 
     _check_names(features)
     with _unconverged_is_fine():
-        # Where the features separate the classes no coefficient is large enough; the standard errors tell.
+        # Where the features separate the classes, coefficients grow without bound; the standard errors show it.
         return estimator.fit(pd.DataFrame(matrix, columns=[feature.name for feature in features]), classes)
 
 
@@ -152,7 +153,7 @@ def _logistic_regression(**options: Any) -> Any:
     return LogisticRegression(**options)
 
 
-def _unconverged_is_fine() -> Any:
+def _unconverged_is_fine() -> AbstractContextManager[object]:
     from sklearn.exceptions import ConvergenceWarning
 
     return warnings.catch_warnings(action="ignore", category=ConvergenceWarning)

@@ -1,4 +1,7 @@
-"""What training found: figures on the training rows and the held-back rows, folds, and what a report is drawn from."""
+"""What training found: one typed report, and its JSON in the manifest.
+
+Owns the shape of both. Measures and draws nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,34 +10,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.scoring.arrays import Array
 from serve_app.scoring.schema import Schema
-from serve_app.training.evaluation import ThresholdRule
+from serve_app.training.figures import Figures
+from serve_app.training.folds import CrossValidation
 from serve_app.training.methods import Method
+from serve_app.training.threshold import ThresholdRule
 
-__all__ = ["FIGURES", "CrossValidation", "Evidence", "TrainingReport"]
-
-FIGURES = ("auc", "log_loss", "accuracy")
-
-
-@dataclass(frozen=True)
-class CrossValidation:
-    """Figures of models that were each fitted without one fold of the training rows, measured on that fold."""
-
-    folds: int
-    means: Mapping[str, float]
-    deviations: Mapping[str, float]
+__all__ = ["Evidence", "TrainingReport"]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the figures were made of, for whoever draws them.
+    """The rows and probabilities that the figures were computed from, so that they can be drawn.
 
-    ``values`` has shape (rows, columns of the schema), ``classes`` the position of each row's class; ``fitted`` and
-    ``held_back`` number rows, ``probabilities`` belong to those held back. ``score`` gives probabilities of values.
+    ``values`` has shape (rows, columns of the schema); ``classes`` holds the position of each row's class; ``fitted`` and
+    ``held_back`` are row numbers; ``probabilities`` belong to the held-back rows. ``score`` returns probabilities of values.
     """
 
     schema: Schema
@@ -49,32 +44,24 @@ class Evidence:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """How well the model does on the rows that it was fitted on, and on those that were held back.
+    """How well the model does on the rows that it was fitted to (``train``), and on those that were held back.
 
-    ``coefficients`` and ``standard_errors`` stand by feature, in the order of the model; the errors are infinite where the rows
-    do not determine the coefficients. Only a logit of two classes has coefficients, only one without a penalty has errors.
-    ``null_shares`` are those of the columns that the model uses, among the rows that it was fitted on. ``left_out`` says of the
-    columns of no use why, ``leaks`` of those that know too much the AUC that they alone give. ``positive_share`` is None of
-    three or more classes, ``cross_validation`` where none was asked for.
+    ``coefficients`` and ``standard_errors`` are by feature, in the order of the model; an error is infinite where the rows do
+    not determine the coefficient. Only a logit of two classes has coefficients, and only one without a penalty has errors.
+    ``null_shares`` are those of the columns that the model uses, among the fitted rows. ``left_out`` gives the reason for each
+    column that is not used; ``leaks`` gives the AUC that a suspicious column reaches on its own. ``cross_validation`` is None
+    if there were no folds.
     """
 
     method: Method
-    train_rows: int
-    validation_rows: int
+    train: Figures
+    held_back: Figures
     class_shares: Mapping[str, float]
-    train_positive_share: float | None
-    validation_positive_share: float | None
-    train_auc: float
-    validation_auc: float
-    train_log_loss: float
-    validation_log_loss: float
-    train_accuracy: float
-    validation_accuracy: float
     threshold_rule: ThresholdRule
     cross_validation: CrossValidation | None
-    coefficients: dict[str, float]
-    standard_errors: dict[str, float]
-    null_shares: dict[str, float]
+    coefficients: Mapping[str, float]
+    standard_errors: Mapping[str, float]
+    null_shares: Mapping[str, float]
     left_out: Mapping[str, str]
     leaks: Mapping[str, float]
     evidence: Evidence = field(compare=False, repr=False)
@@ -82,32 +69,24 @@ class TrainingReport:
     @property
     def rows(self) -> int:
         """All rows of the table."""
-        return self.train_rows + self.validation_rows
+        return self.train.rows + self.held_back.rows
 
     def as_json(self) -> dict[str, Any]:
-        """The same in values of JSON, as the manifest holds it."""
-        figures: dict[str, Any] = {
-            figure: {part: getattr(self, f"{part}_{figure}") for part in ("train", "validation")}
-            for figure in ("rows", "positive_share", *FIGURES)
-        }
-        if self.train_positive_share is None:
-            del figures["positive_share"]
+        """The report as JSON values, as the manifest holds it: each figure as ``{"train": ..., "validation": ...}``."""
+        train, validation = msgspec.structs.asdict(self.train), msgspec.structs.asdict(self.held_back)
+        figures = {name: {"train": value, "validation": validation[name]} for name, value in train.items() if value is not None}
         errors = {name: error if math.isfinite(error) else None for name, error in self.standard_errors.items()}
         said = {
             "method": self.method,
             **figures,
             "class_shares": dict(self.class_shares),
             "threshold": self.threshold_rule.as_json(),
-            "coefficients": self.coefficients,
+            "coefficients": dict(self.coefficients),
             "standard_errors": errors,
-            "null_shares": self.null_shares,
+            "null_shares": dict(self.null_shares),
             "left_out": dict(self.left_out),
             "leaks": dict(self.leaks),
         }
         if self.cross_validation is not None:
-            folds = self.cross_validation
-            said["cross_validation"] = {
-                "folds": folds.folds,
-                **{name: {"mean": folds.means[name], "deviation": folds.deviations[name]} for name in FIGURES},
-            }
+            said["cross_validation"] = msgspec.to_builtins(self.cross_validation)
         return said

@@ -1,29 +1,14 @@
-"""A table from a file, and what its columns are taken for.
+"""A table from a file: Parquet, JSON, JSON lines or CSV, as columns of strings.
 
-Owns how CSV, Parquet, JSON and JSON lines become cells of text, and the rules by which a column gets its kind or is left
-out. Cells are read by the same grammars as those of a request. Knows no model and no particular table.
-
-The rows that the model is fitted on tell what a column is; an empty cell is null in any column. In this order:
-
-- It is left out if its cells say nothing: fewer than two different ones.
-- It is boolean if its cells are true and false, yes and no, or t and f, in any case.
-- It is numeric, money or percent if each of its cells is a number by that grammar; but left out as an identifier if its cells
-  are whole numbers that number the rows: all different, with no more gaps than the rows leave that are held back.
-- It is a date if each of its cells is one, by ISO 8601.
-- It is refused if nearly all of its cells are one of these: more likely than not, the few others are mistakes.
-- It is left out as an identifier if it is text that is different in each row, or of more than 100 different values.
-- Otherwise it is categorical. Its levels are sorted, so that the first in the alphabet is the baseline. A level of fewer than
-  ``MIN_LEVEL_ROWS`` rows is rare: no level of its own, but treated as one that was never seen (where unknown levels are to be
-  refused, it stays one).
-
-A correction by the user goes before all of these.
+Owns how each format is read, and how the cells of a column become numbers, by the same grammars as those of a request. Decides
+nothing about what a column is (column_kinds.py). Knows no model and no particular table.
 """
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,14 +24,15 @@ from serve_app.scoring.schema import READERS, Column
 __all__ = ["Table", "is_null", "read_column", "read_table"]
 
 _MIN_ROWS = 20
-_MAX_MAGNITUDE = 1e100  # squared and summed over any table it still is a finite number
+_MAX_MAGNITUDE = 1e100  # its square, summed over any table, is still a finite number
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as text: the cells of each column, by name.
+    """The cells of each column as strings, by the column's name; an empty string is a missing value.
 
-    ``first_row`` is what messages call the first row: 2 in a CSV file, whose header is row 1 as in a spreadsheet.
+    ``first_row`` is the number that messages give the first row: 2 in a CSV file, where the header is row 1, as in a
+    spreadsheet.
     """
 
     path: Path
@@ -54,20 +40,27 @@ class Table:
     first_row: int = 1
 
     def error(self, reason: str) -> TableError:
-        """Something is wrong with the table."""
+        """An error about the whole table."""
         return TableError(f"{self.path}: {reason}")
 
     def cell_error(self, index: int, column: str, reason: str) -> TableError:
-        """Something is wrong with one cell."""
+        """An error about one cell; ``index`` counts rows from 0."""
         return self.error(f"row {index + self.first_row}, column {excerpt(column)}: {reason}")
+
+    def row(self, index: int, names: Iterable[str]) -> dict[str, str | None]:
+        """One row as a client would send it; None for a missing value."""
+        cells = {name: self.columns[name][index] for name in names}
+        return {name: None if is_null(cell) else cell for name, cell in cells.items()}
 
 
 def read_table(path: Path, *, min_rows: int = _MIN_ROWS) -> Table:
-    """The table in a file: Parquet by ``.parquet``, JSON by ``.json`` (an array of objects), ``.jsonl`` or ``.ndjson`` (an
-    object per line), otherwise CSV with a header, in UTF-8.
+    """The table in a file, whose suffix tells the format.
+
+    ``.parquet`` is Parquet, ``.json`` an array of objects, ``.jsonl`` and ``.ndjson`` an object per line. Anything else is CSV
+    in UTF-8 with a header.
 
     Raises:
-        TableError: it cannot be read, is none, or has fewer than ``min_rows`` rows.
+        TableError: the file cannot be read, is not a table, or has fewer than ``min_rows`` rows.
     """
     read = {".parquet": _read_parquet, ".json": _read_json, ".jsonl": _read_json, ".ndjson": _read_json}
     try:
@@ -76,15 +69,17 @@ def read_table(path: Path, *, min_rows: int = _MIN_ROWS) -> Table:
         raise TableError(f"{path} cannot be read: {error.strerror or error}") from error
     rows = len(next(iter(table.columns.values()), ()))
     if rows < min_rows:
-        raise TableError(f"{path} has too few rows to train on: {rows}; {min_rows} are the least")
+        raise TableError(f"{path} has too few rows to train on: {rows}; at least {min_rows} are needed")
     return table
 
 
 def read_column(table: Table, column: Column) -> Array:
-    """The cells of one column, as features.py takes them; a category that is no level is missing.
+    """The cells of one column as numbers, shape (rows,).
+
+    A category becomes the position of its level, a missing value or an unknown category NaN.
 
     Raises:
-        TableError: a cell cannot be read; says which.
+        TableError: a cell cannot be read; names its row.
     """
     cells = table.columns[column.name]
     if column.is_categorical:
@@ -113,13 +108,13 @@ def _read_csv(path: Path) -> Table:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = [line for line in csv.reader(file, strict=True) if line]
     except (csv.Error, UnicodeDecodeError) as error:
-        raise TableError(f"{path} is no CSV file in UTF-8: {error}") from error
+        raise TableError(f"{path} is not a CSV file in UTF-8: {error}") from error
     if not lines:
         return Table(path, {}, first_row=2)
     header, *rows = lines
     for name in header:
         if header.count(name) > 1:
-            raise TableError(f"{path}: the column {excerpt(name)} stands twice in the header")
+            raise TableError(f"{path}: the column {excerpt(name)} appears twice in the header")
     for number, row in enumerate(rows, 2):
         if len(row) != len(header):
             raise TableError(f"{path}: row {number} has {len(row)} cells, the header has {len(header)}")
@@ -140,35 +135,29 @@ def _read_json(path: Path) -> Table:
         raise TableError(f"{path} is not {what}: {error}") from error
     names = dict.fromkeys(name for row in rows for name in row)
     table = Table(path, {})
-    return replace(table, columns={name: _texts(table, name, [row.get(name) for row in rows]) for name in names})
+    return replace(table, columns={name: _strings(table, name, [row.get(name) for row in rows]) for name in names})
 
 
 def _read_parquet(path: Path) -> Table:
-    pq = _parquet()
-    import pyarrow as pa
-
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError as error:
+        raise TableError("reading Parquet needs the packages that make install-data installs") from error
     try:
         content = pq.read_table(path)
     except pa.ArrowException as error:
-        raise TableError(f"{path} is no Parquet file: {error}") from error
+        raise TableError(f"{path} is not a Parquet file: {error}") from error
     table = Table(path, {})
     columns = zip(content.column_names, content.columns, strict=True)
-    return replace(table, columns={name: _texts(table, name, cells.to_pylist()) for name, cells in columns})
+    return replace(table, columns={name: _strings(table, name, cells.to_pylist()) for name, cells in columns})
 
 
-def _parquet() -> Any:
-    try:
-        import pyarrow.parquet as pq
-    except ModuleNotFoundError as error:
-        raise TableError("Parquet takes what make install-data installs") from error
-    return pq
-
-
-def _texts(table: Table, name: str, values: Sequence[object]) -> list[str]:
-    texts = []
+def _strings(table: Table, name: str, values: Sequence[object]) -> list[str]:
+    cells = []
     for index, value in enumerate(values):
         try:
-            texts.append(cell_text(value))
+            cells.append(cell_text(value))
         except TypeError as error:
             raise table.cell_error(index, name, f"it holds {error}") from None
-    return texts
+    return cells

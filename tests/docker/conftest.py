@@ -35,7 +35,7 @@ def tell(pytestconfig: pytest.Config) -> Tell:
 
 @pytest.fixture(scope="session")
 def image(tell: Tell) -> str:
-    """The project's image, as the README's command builds it."""
+    """The project's image, as the command of docs/running.md builds it."""
     start = time.monotonic()
     docker("build", "-t", IMAGE, ".")
     tell(f"the image is {inspect(IMAGE)['Size'] / 1e6:.0f} MB, built in {time.monotonic() - start:.0f} s")

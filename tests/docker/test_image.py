@@ -1,9 +1,8 @@
-"""The image alone: ``docker build`` and ``docker run`` as the README has them, and hardened."""
+"""The image alone: ``docker build`` and ``docker run`` as docs/running.md has them, and hardened."""
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import socket
 import ssl
@@ -20,6 +19,7 @@ import requests
 import yaml
 from support.certificates import write_certificate
 from support.containers import EXAMPLE, EXPECTED, IMAGE, docker, inspect, mountable
+from support.documents import blocks, find_block
 from support.serving import free_port, wait_until
 
 from serve_app.components.compiled import Components
@@ -28,7 +28,6 @@ from serve_app.exercise.published_model import draft_reference, load_published_m
 
 pytestmark = pytest.mark.docker
 
-README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
 MAX_BYTES = 900_000_000
 HARDENED = ("--read-only", "--tmpfs=/tmp:exec,mode=1777,size=1g", "--cap-drop=ALL", "--security-opt=no-new-privileges")
 
@@ -64,12 +63,9 @@ def takes_requests(url: str) -> bool:
     return True
 
 
-def test_the_readme_builds_and_runs_the_image_by_the_ordinary_commands() -> None:
-    (commands,) = [
-        block for block in re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL) if "docker build" in block
-    ]
-    lines = [line.partition("#")[0].strip() for line in commands.splitlines()]
-    assert lines[:2] == [f"docker build -t {IMAGE} .", f"docker run --rm -p 1313:1313 {IMAGE}"]
+def test_the_documents_build_and_run_the_image_by_the_ordinary_commands() -> None:
+    lines = find_block("docs/running.md", "sh", "docker build").splitlines()
+    assert lines == [f"docker build -t {IMAGE} .", f"docker run --rm -p 1313:1313 {IMAGE}"]
 
 
 def test_the_image_says_what_it_is_and_who_runs_in_it(image: str) -> None:
@@ -115,7 +111,7 @@ def test_the_container_answers_and_a_stop_signal_lets_it_finish(image: str, tell
     with running() as (name, url):
         tell(f"a container is healthy after {time.monotonic() - start:.0f} s")
         body = EXAMPLE.read_bytes()
-        (printed,) = re.findall(r"^\$ curl .*/predict -d @data/reference/example.json\n(.*)$", README, re.MULTILINE)
+        ((_, printed),) = next(blocks("README.md", "console")).examples()
         assert requests.post(f"{url}/predict", data=body, timeout=30).json() == json.loads(printed)
         tell(f"it takes {docker('stats', '--no-stream', '--format={{.MemUsage}}', name).split(' / ')[0]} of memory")
 

@@ -1,4 +1,4 @@
-"""Keys and signatures by the commands that the README shows."""
+"""Keys and signatures by the commands that docs/security.md and docs/models.md show."""
 
 from __future__ import annotations
 

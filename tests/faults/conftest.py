@@ -42,7 +42,7 @@ def target(tmp_path_factory: pytest.TempPathFactory, components: Components, mak
     config, url = write_config(folder, make_small)
     with serve(run_command(config), url) as server:
         wait_for_direct_way(server)
-        expected = {"1.0.0": score(components, rows), "2.0.0": score(other, rows)}
+        expected = {model.version_label: score(model, rows) for model in (components, other)}
         yield Target(server, folder, rows, expected)
 
 

@@ -202,7 +202,7 @@ def test_versions_and_replicas_come_and_go_without_a_failed_or_wrong_answer(targ
     )
     assert_nothing_wrong(total)
     assert total.failed == total.refused == 0, total
-    assert set(total.versions) == {"1.0.0", "2.0.0"}
+    assert {version.partition("+")[0] for version in total.versions} == {"1.0.0", "2.0.0"}
 
 
 def test_damage_to_the_components_of_a_running_service_changes_no_answer(
@@ -230,7 +230,7 @@ def test_damage_to_the_components_of_a_running_service_changes_no_answer(
     )
     assert_nothing_wrong(outcome)
     assert outcome.failed == outcome.refused == 0, outcome
-    assert set(outcome.versions) == {"2.0.0"}
+    assert {version.partition("+")[0] for version in outcome.versions} == {"2.0.0"}
     assert [(code, said.count("\n"), "model.pkl" in said) for code, said in refusals] == [(1, 1, True)] * 3, refusals
 
 

@@ -1,10 +1,11 @@
-"""Every line of the README's table of inputs and answers, on a real service."""
+"""Every line of the tables in docs/api.md, on a real service."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
 import json
+import re
 import select
 import socket
 from collections.abc import Iterable
@@ -27,7 +28,7 @@ def cell(example: dict[str, Any], column: str, raw: str) -> str:
 def error_of(response: requests.Response, status: int, code: str) -> dict[str, Any]:
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
-    assert response.headers["x-model-version"] == "1.0.0"
+    assert re.fullmatch(r"1\.0\.0\+[0-9a-f]{8}", response.headers["x-model-version"])
     error: dict[str, Any] = response.json()["error"]
     assert error["code"] == code
     assert error["request_id"] == response.headers["x-request-id"] != ""
@@ -36,7 +37,9 @@ def error_of(response: requests.Response, status: int, code: str) -> dict[str, A
     return error
 
 
-def test_the_example_row_gets_the_probability_of_the_published_coefficients(server: Server, example: dict[str, Any]) -> None:
+def test_the_example_row_gets_the_probability_of_the_published_coefficients(
+    server: Server, example: dict[str, Any], components: Components
+) -> None:
     response = server.predict(json.dumps([example]))
     assert response.status_code == 200
     assert response.json() == [
@@ -47,7 +50,7 @@ def test_the_example_row_gets_the_probability_of_the_published_coefficients(serv
             "predicted_class": 0,
         }
     ]
-    assert response.headers["x-model-version"] == "1.0.0"
+    assert response.headers["x-model-version"] == f"1.0.0+{components.digest[:8]}"
     assert response.headers["x-request-id"]
 
 

@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import json
 import select
+import socket
 import ssl
 import stat
 import threading
@@ -18,12 +19,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import requests
 from support.certificates import write_certificate
 from support.fronting import Front, run_front
-from support.serving import wait_until
+from support.serving import free_port, wait_until
 
+from serve_app.errors import ErrorBody
 from serve_app.operations import haproxy_front as front
 
 
@@ -35,6 +38,8 @@ class Upstream(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[str] = []
+        self.may_answer = threading.Event()
+        """Until it is set, what was asked for ``/held`` is not answered."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -47,7 +52,12 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("content-length", 0)))
         while "chunked" in self.headers.get("transfer-encoding", "") and (size := int(self.rfile.readline(), 16)):
             self.rfile.read(size + 2)
+        if self.path == "/held":
+            self.server.may_answer.wait(20)
         with contextlib.suppress(ConnectionError):  # HAProxy may have refused the rest meanwhile
+            if self.path == "/broken":
+                self.wfile.write(b"this is not HTTP\r\n\r\n")
+                return
             self.send_response(404 if self.path.startswith("/absent") else 200)
             if self.path.endswith("?of=the-application"):
                 self.send_header("x-model-version", "1.0.0")
@@ -126,6 +136,72 @@ def test_one_address_has_a_limited_number_of_connections(tmp_path: Path, upstrea
         wait_until(lambda: answer_to(haproxy, request) == (200, b"ok"), "room for another connection", 10)
 
 
+HTTP_2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # its preface and empty settings
+
+
+def test_a_client_cannot_start_with_http_2_by_which_one_connection_would_hold_many_requests(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, haproxy: Front, upstream: Upstream
+) -> None:
+    assert answer_to(haproxy, HTTP_2)[0] == 400
+    certificate, key = write_certificate(tmp_path_factory.mktemp("tls"))
+    tls = {front.CERTIFICATE: str(certificate), front.KEY: str(key)}
+    context = ssl.create_default_context(cafile=str(certificate))
+    context.set_alpn_protocols(["h2"])
+    with (
+        run_front(tmp_path, upstream.server_address[1], tls) as hardened,
+        hardened.connect() as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
+    ):
+        assert connection.selected_alpn_protocol() is None
+        connection.sendall(HTTP_2)
+        assert connection.recv(64).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_client_that_has_closed_its_sending_half_gets_its_answer(haproxy: Front, upstream: Upstream) -> None:
+    upstream.may_answer.clear()
+    with haproxy.connect() as connection:
+        connection.sendall(b"POST /held HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n[]")
+        connection.shutdown(socket.SHUT_WR)
+        assert select.select([connection], [], [], 0.5)[0] == []  # an error would come at once
+        upstream.may_answer.set()
+        assert connection.recv(1024).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "code"),
+    [
+        (b"PRI * HTTP/2.0\r\n\r\n", 400, "bad_request"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 18446744073709551616\r\n\r\n", 400, "bad_request"),
+        (b"POST /stalled HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n[", 400, "bad_request"),
+        (b"GET /broken HTTP/1.1\r\nHost: x\r\n\r\n", 502, "unavailable"),
+        (b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n", 504, "unavailable"),
+        (b"GET /-/routes HTTP/1.1\r\nHost: x\r\n\r\n", 404, "not_found"),
+        (b"GET /-/ROUTES?x HTTP/1.1\r\nHost: x\r\n\r\n", 404, "not_found"),
+    ],
+)
+def test_what_haproxy_refuses_has_the_body_of_all_other_errors(
+    haproxy: Front, upstream: Upstream, request_: bytes, status: int, code: str
+) -> None:
+    upstream.may_answer.clear()
+    with haproxy.connect() as connection:
+        connection.sendall(request_)
+        with contextlib.closing(http.client.HTTPResponse(connection)) as response:
+            response.begin()
+            body = response.read()
+            assert (response.status, response.headers["content-type"]) == (status, "application/json")
+            assert response.headers["retry-after"] == ("1" if status > 500 else None)
+    upstream.may_answer.set()
+    message = msgspec.json.decode(body, type=ErrorBody).error.message
+    assert body == msgspec.json.encode(ErrorBody.of(code, message))
+
+
+def test_while_no_replica_can_be_reached_the_service_is_unavailable(tmp_path: Path) -> None:
+    with run_front(tmp_path, free_port(), {}) as haproxy:
+        answer = requests.post(f"http://127.0.0.1:{haproxy.port}/predict", data="[]", timeout=20)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert answer.json()["error"]["code"] == "unavailable"
+
+
 def test_while_there_is_no_application_yet_the_service_is_unavailable_and_its_path_not_unknown(
     tmp_path: Path, haproxy: Front
 ) -> None:
@@ -134,14 +210,14 @@ def test_while_there_is_no_application_yet_the_service_is_unavailable_and_its_pa
         error = {"code": "unavailable", "message": "the service has not started yet; try again"}
         assert answer.json()["error"] == {**error, "request_id": "", "rows": [], "bad_rows": 0}
 
-    # Ray Serve's own proxy, in the place of a replica, knows no path, and says so as it always does.
+    # Ray Serve's own proxy, instead of a replica, knows no path, and says so as it always does.
     check(requests.post(f"http://127.0.0.1:{haproxy.port}/absent", data="[]", timeout=20))
     assert requests.get(f"http://127.0.0.1:{haproxy.port}/absent?of=the-application", timeout=20).status_code == 404
     # HAProxy itself, to which Ray Serve has not told of any application.
     with run_front(tmp_path, None, {}) as alone:
         check(requests.post(f"http://127.0.0.1:{alone.port}/predict", data="[]", timeout=20))
         assert requests.head(f"http://127.0.0.1:{alone.port}/ready", timeout=20).status_code == 503
-        assert requests.get(f"http://127.0.0.1:{alone.port}/-/unknown", timeout=20).status_code == 404  # Ray Serve's own
+        assert requests.get(f"http://127.0.0.1:{alone.port}/-/unknown", timeout=20).status_code == 404
 
 
 INNER = b"GET /smuggled00 HTTP/1.1\r\nHost: x\r\n\r\n"

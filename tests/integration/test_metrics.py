@@ -124,7 +124,11 @@ def test_the_classes_of_rows_and_the_sizes_of_batches_are_told(measured: Measure
 
 def test_the_model_and_its_training_are_told_also_while_nothing_is_asked(measured: MeasuredServer) -> None:
     manifest = measured.components.manifest
-    told = {"model": "trained-here", "version": "1.0.0", "digest": measured.components.digest}
+    told = {
+        "model": "trained-here",
+        "version": measured.components.version_label,
+        "digest": measured.components.digest,
+    }
     for _ in range(3):  # longer than Ray remembers what it is told once
         measured.wait_for_report()
         assert measured.value("model_info", **told) == 2

@@ -26,7 +26,7 @@ SCORE_WITH_LITTLE_MEMORY = """
 import re, resource, sys
 from pathlib import Path
 from serve_app.components.loading import load_components
-from serve_app.offline.score_files import score_piece
+from serve_app.offline.score_piece import score_piece
 from serve_app.offline.pieces import plan
 
 components, small, large, out, memory = sys.argv[1:]

@@ -28,7 +28,7 @@ from serve_app.components.compiled import Components
 from serve_app.components.loading import load_components
 from serve_app.components.saving import save_components
 from serve_app.offline.pieces import plan
-from serve_app.offline.score_files import score_piece
+from serve_app.offline.score_piece import score_piece
 from serve_app.training.import_estimator import import_estimator
 from serve_app.training.methods import Method
 from serve_app.training.results import TrainingReport
@@ -159,7 +159,7 @@ def test_what_is_served_is_as_good_as_the_report_says_and_the_same_offline(
         auc = roc_auc_score(labels == classes[1], served[held_back, 1])
     else:
         auc = roc_auc_score(labels, served[held_back], multi_class="ovr", labels=classes)
-    assert auc == pytest.approx(model.report.validation_auc, abs=1e-12)
+    assert auc == pytest.approx(model.report.held_back.auc, abs=1e-12)
 
     (piece,) = plan(str(model.csv))
     score_piece(piece, str(model.csv), str(tmp_path), model.components, form="jsonl", keep=())
@@ -230,7 +230,7 @@ def test_drift_is_told_of_all_rows_that_all_replicas_saw(own: dict[str, Own]) ->
         return bool(drift["rows"] >= before + sent)
 
     wait_until(all_are_counted, "all rows are counted", 60)
-    assert (drift["model"], drift["training_rows"]) == ("wine", model.report.train_rows)
+    assert (drift["model"], drift["training_rows"]) == ("wine", model.report.train.rows)
     assert drift["columns"][column]["verdict"] == "drifted"
     assert drift["columns"][column]["psi"] > max(one["psi"] for name, one in drift["columns"].items() if name != column)
     assert drift["window_seconds"] == 3600

@@ -31,7 +31,8 @@ class Versions:
         self.server = server
         self.folder = folder
         self.rows = rows
-        self.expected = {version: score(loaded, rows) for version, loaded in components.items()}
+        self.label = {version: loaded.version_label for version, loaded in components.items()}
+        self.expected = {loaded.version_label: score(loaded, rows) for loaded in components.values()}
 
     def load(self, **options: Any) -> SteadyLoad:
         return SteadyLoad(self.server.url, self.rows, self.expected, clients=4, pause_s=0.02, **options)
@@ -85,8 +86,8 @@ def test_versions_take_over_and_come_back_while_every_call_gets_a_right_answer_o
             during = load.take()
             wait_until(lambda: load.answered() > 50, "answers", 60)
             since = load.take()
-            assert set(during.versions) == {before, after}
-            assert set(since.versions) == {after}
+            assert set(during.versions) == {versions.label[before], versions.label[after]}
+            assert set(since.versions) == {versions.label[after]}
             for outcome in (during, since):
                 assert (outcome.failed, outcome.wrong, outcome.hung, outcome.refused) == (0, 0, 0, 0), outcome
     assert versions.rollout()["previous"]["version"] == "3.0.0"
@@ -127,7 +128,7 @@ def test_a_version_that_a_replica_cannot_use_serves_nowhere(versions: Versions) 
     publish_variant(folder, "4.0.0")
     done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 1
-    reason = f"not deployed, for a Classifier cannot use it: {folder}/manifest.json: cannot be read"
+    reason = f"not deployed, because a Classifier cannot use it: {folder}/manifest.json: cannot be read"
     assert f"ReleaseError: {reason}" in done.stderr
     assert versions.serving() == "2.0.0"
     assert versions.rejected()[str(folder)].startswith(reason)
@@ -155,12 +156,12 @@ def test_a_canary_answers_its_share_and_a_shadow_nothing_until_rollback_ends_the
         wait_until(lambda: load.answered() > 1000, "answers", 120)
         outcome = load.take()
     assert (outcome.failed, outcome.wrong) == (0, 0), outcome
-    assert set(outcome.versions) == {"2.0.0", "3.0.0"}
-    share = outcome.versions["3.0.0"] / outcome.answered
+    assert set(outcome.versions) == {versions.label["2.0.0"], versions.label["3.0.0"]}
+    share = outcome.versions[versions.label["3.0.0"]] / outcome.answered
     assert abs(share - 0.25) < 5 * math.sqrt(0.25 * 0.75 / outcome.answered)
 
     assert versions.serve_app("rollback").returncode == 0
     with versions.load() as load:
         wait_until(lambda: load.answered() > 100, "answers", 60)
-        assert set(load.take().versions) == {"2.0.0"}
+        assert set(load.take().versions) == {versions.label["2.0.0"]}
     assert versions.rollout()["shadow"] is None

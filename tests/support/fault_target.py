@@ -44,7 +44,7 @@ class Target:
         return _run(sys.executable, "-m", "serve_app", command, *arguments, *address)
 
     def scale(self, replicas: int) -> None:
-        """Has so many of each deployment by an edit of the config and ``serve deploy``, as the README has it."""
+        """Has so many of each deployment by an edit of the config and ``serve deploy``, as docs/models.md has it."""
         config = yaml.safe_load((self.folder / "serve_config.yaml").read_text(encoding="utf-8"))
         for deployment in config["applications"][0]["deployments"]:
             deployment["autoscaling_config"] |= {"min_replicas": replicas, "max_replicas": replicas}

@@ -20,7 +20,8 @@ from serve_app.operations import haproxy_front as front
 
 __all__ = ["Front", "run_front", "write_haproxy_config"]
 
-IDLE_TIMEOUT_S = 2  # then HAProxy closes a connection on which nothing happens
+IDLE_TIMEOUT_S = 2  # how long HAProxy waits for a client that does nothing
+SERVER_TIMEOUT_S = 3  # how long it waits for a server: longer, so that a test knows which of the two was over
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def write_haproxy_config(folder: Path, port: int, upstream_port: int | None) -> 
         metrics_port=free_port(),
         metrics_enabled=False,
         timeout_client_s=IDLE_TIMEOUT_S,
+        timeout_server_s=SERVER_TIMEOUT_S,
         http_options=HTTPOptions(host="127.0.0.1", port=port, keep_alive_timeout_s=IDLE_TIMEOUT_S),
     )
     path = folder / "haproxy.cfg"

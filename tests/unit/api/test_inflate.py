@@ -57,15 +57,15 @@ def test_a_bomb_within_a_bomb_is_one_layer_only() -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b"", "breaks off"),
-        (b"[]", "no gzip at all"),
-        (gzip.compress(b"[]")[:-1], "breaks off"),
-        (gzip.compress(b"[]")[:12], "breaks off"),
-        (gzip.compress(b"[]") + b"x", "behind its end"),
-        (gzip.compress(b"[]") * 2, "behind its end"),
+        (b"", "incomplete"),
+        (b"[]", "not gzip at all"),
+        (gzip.compress(b"[]")[:-1], "incomplete"),
+        (gzip.compress(b"[]")[:12], "incomplete"),
+        (gzip.compress(b"[]") + b"x", "follows its end"),
+        (gzip.compress(b"[]") * 2, "follows its end"),
         (gzip.compress(b"[]")[:-6] + b"\0" * 6, "damaged"),
         (b"\x1f\x8b\x08\xff" + b"\0" * 20, "damaged"),
-        (b"x\x9c\x8b\x8e\x05\x00\x01\x15\x00\xb9", "no gzip at all"),  # zlib's own format
+        (b"x\x9c\x8b\x8e\x05\x00\x01\x15\x00\xb9", "not gzip at all"),  # zlib's own format
     ],
 )
 def test_what_is_no_gzip_is_said_so(body: bytes, said: str) -> None:

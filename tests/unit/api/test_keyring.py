@@ -1,16 +1,10 @@
-"""Keys: made, read, revoked, and what each may ask for."""
+"""The keys that are valid now, and what each may do."""
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-import json
-import os
-import stat
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,8 +12,6 @@ from serve_app.api.key_file import make_key, read_keys, revoke_key
 from serve_app.api.keyring import Keyring
 from serve_app.config import AccessSettings
 from serve_app.errors import ForbiddenError, KeysError, TooManyRequestsError, UnauthorizedError
-
-Edit = Callable[[dict[str, Any]], object]
 
 
 class Clock:
@@ -46,24 +38,6 @@ def bearer(key: str) -> list[bytes]:
     return [f"Bearer {key}".encode()]
 
 
-def test_the_file_holds_no_key_and_is_nobody_elses_to_read(path: Path) -> None:
-    key = make_key(path, "billing")
-    (entry,) = read_keys(path)
-    assert key not in path.read_text()
-    assert entry.sha256 == hashlib.sha256(key.encode()).hexdigest()
-    assert (entry.name, entry.scopes, entry.expires) == ("billing", ("predict", "model"), None)
-    assert key.startswith(f"cp_{entry.id}_")
-    assert len(key) == 55
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
-def test_who_may_read_the_file_stays_as_it_was_set(path: Path) -> None:
-    make_key(path, "billing")
-    path.chmod(0o640)
-    make_key(path, "other")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o640
-
-
 def test_several_keys_are_valid_at_once_until_one_is_revoked(path: Path, clock: Clock) -> None:
     old, new = make_key(path, "old"), make_key(path, "new")
     keyring = Keyring(path, AccessSettings(), clock)
@@ -84,20 +58,6 @@ def test_a_new_key_is_valid_within_a_second_and_the_file_is_not_read_for_every_r
         keyring.admit(bearer(late), None)
     clock.now += 0.1
     assert keyring.admit(bearer(late), None).key.name == "late"
-
-
-def test_revoking_a_key_that_is_not_there_is_said(path: Path) -> None:
-    make_key(path, "billing")
-    with pytest.raises(KeysError, match="no key with the id '12345678'"):
-        revoke_key(path, "12345678")
-    assert len(read_keys(path)) == 1
-
-
-@pytest.mark.parametrize("name", ["", "x" * 65, "a\nb", "\x1b[31m", "-x"])
-def test_a_name_that_would_spoil_a_list_is_refused(path: Path, name: str) -> None:
-    with pytest.raises(KeysError, match="cannot be made"):
-        make_key(path, name)
-    assert not path.exists()
 
 
 def test_wrong_credentials_are_all_refused_alike(path: Path, clock: Clock) -> None:
@@ -214,7 +174,7 @@ def test_requests_at_once_are_counted_until_they_end_however_they_end(path: Path
         pass
 
 
-def test_when_the_file_breaks_nobody_gets_in_until_it_is_mended(
+def test_when_the_file_breaks_every_request_is_rejected_until_it_is_mended(
     path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     key = make_key(path, "billing")
@@ -228,43 +188,7 @@ def test_when_the_file_breaks_nobody_gets_in_until_it_is_mended(
         clock.now += 1
         with pytest.raises(KeysError, match=r"keys file|cannot be read"):
             keyring.admit(bearer(key), "predict")
-        assert "nobody gets in" in caplog.text
+        assert "every request is rejected" in caplog.text
     path.write_bytes(good)
     clock.now += 1
     assert keyring.admit(bearer(key), "predict").key.name == "billing"
-
-
-@pytest.mark.parametrize(
-    ("edit", "said"),
-    [
-        (lambda file: file.update(format=2), "format"),
-        (lambda file: file.update(surprise=1), "surprise"),
-        (lambda file: file["keys"].append(file["keys"][0]), "one id to two keys"),
-        (lambda file: file["keys"][0].update(scopes=["everything"]), "scopes"),
-        (lambda file: file["keys"][0].update(sha256="short"), "sha256"),
-        (lambda file: file["keys"][0].update(expires="2030-01-01T00:00:00"), "expires"),
-        (lambda file: file["keys"][0].update(requests_per_s=0), "requests_per_s"),
-        (lambda file: file["keys"][0].pop("created"), "created"),
-    ],
-)
-def test_a_file_that_is_no_keys_file_is_refused_by_what_is_wrong(path: Path, edit: Edit, said: str) -> None:
-    make_key(path, "billing")
-    file = json.loads(path.read_text())
-    edit(file)
-    path.write_text(json.dumps(file))
-    with pytest.raises(KeysError, match=said) as refused:
-        Keyring(path, AccessSettings())
-    assert "\n" not in str(refused.value)
-
-
-def test_two_commands_at_once_lose_no_change(path: Path) -> None:
-    make_key(path, "first")
-    pids = []
-    for number in range(8):
-        pid = os.fork()
-        if pid == 0:
-            make_key(path, f"child {number}")
-            os._exit(0)
-        pids.append(pid)
-    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * 8
-    assert {key.name for key in read_keys(path)} == {"first", *(f"child {number}" for number in range(8))}

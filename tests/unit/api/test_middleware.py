@@ -25,7 +25,7 @@ def pass_through(scope: dict[str, Any]) -> dict[str, Any]:
 
 def test_clients_cannot_switch_time_limits_or_watching() -> None:
     headers = [(b"host", b"x"), (b"x-request-timeout-seconds", b"0"), (b"x-request-disconnect-disabled", b"?0")]
-    assert pass_through({"type": "http", "headers": headers})["headers"] == [
+    assert pass_through({"type": "http", "path": "/", "headers": headers})["headers"] == [
         (b"host", b"x"),
         (b"x-request-disconnect-disabled", b"?1"),
     ]
@@ -33,7 +33,7 @@ def test_clients_cannot_switch_time_limits_or_watching() -> None:
 
 def test_the_headers_that_nobody_reads_are_left_behind() -> None:
     headers = [(b"accept", b"*/*"), (b"content-length", b"2"), (b"x-anything", b"1"), (b"if-none-match", b"x")]
-    kept = pass_through({"type": "http", "headers": headers})["headers"][:-1]
+    kept = pass_through({"type": "http", "path": "/", "headers": headers})["headers"][:-1]
     assert kept == [(b"content-length", b"2"), (b"if-none-match", b"x")]
 
 
@@ -60,7 +60,7 @@ def responses(status: int, content_type: bytes, headers: list[tuple[bytes, bytes
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(OuterLayer(app)({"type": "http", "headers": headers}, receive, send))
+    asyncio.run(OuterLayer(app)({"type": "http", "path": "/", "headers": headers}, receive, send))
     return sent
 
 
@@ -72,6 +72,22 @@ def test_ray_serves_own_errors_become_json_with_the_request_id() -> None:
     assert (error["code"], error["request_id"]) == ("unavailable", "abc")
 
 
+def test_ray_serves_list_of_applications_is_not_passed_on() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("it is asked")
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any: ...
+
+    asyncio.run(OuterLayer(app)({"type": "http", "path": "/-/routes", "headers": []}, receive, send))
+    assert sent[0]["status"] == 404
+    assert json.loads(sent[1]["body"])["error"]["code"] == "not_found"
+
+
 def test_answers_and_our_own_errors_pass_as_they_are() -> None:
     assert [message.get("body") for message in responses(200, b"text/plain", [])] == [None, b"dropped"]
     assert [message.get("body") for message in responses(422, b"application/json", [])] == [None, b"dropped"]
@@ -79,5 +95,5 @@ def test_answers_and_our_own_errors_pass_as_they_are() -> None:
 
 @pytest.mark.parametrize("request_id", [b"", b"\xff", b"a b", b"x" * 129, b"a\r\nb"])
 def test_a_request_id_that_is_none_is_taken_away(request_id: bytes) -> None:
-    headers = pass_through({"type": "http", "headers": [(b"x-request-id", request_id)]})["headers"]
+    headers = pass_through({"type": "http", "path": "/", "headers": [(b"x-request-id", request_id)]})["headers"]
     assert b"x-request-id" not in dict(headers)

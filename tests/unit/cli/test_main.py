@@ -39,7 +39,7 @@ def test_training_shows_columns_figures_and_what_is_left_out(run: CliRunner, tmp
     assert manifest.training["threshold"] == {"rule": "cost", "false_positive": 1.0, "false_negative": 4.0}
     assert manifest.schema.column("place").unknown == "reject"
     assert (tmp_path / "model-report.html").exists()
-    for said in ("as you said", "it holds nothing but 'web'", "2-fold", "±", "told alone gives an AUC of 1.0000", "AUC"):
+    for said in ("as you said", "it holds only 'web'", "2-fold", "±", "told alone gives an AUC of 1.0000", "AUC"):
         assert said in done.output
 
 
@@ -47,7 +47,7 @@ def test_training_shows_columns_figures_and_what_is_left_out(run: CliRunner, tmp
     ("options", "said"),
     [
         (["--top-share", "0.1", "--costs", "1", "4"], "two rules; choose one"),
-        (["--costs", "0", "4"], "both costs are more than 0"),
+        (["--costs", "0", "4"], "both costs must be greater than 0"),
         (["--columns", "none.yaml"], "none.yaml cannot be used"),
     ],
 )

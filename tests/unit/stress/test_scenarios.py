@@ -31,6 +31,6 @@ def test_a_scenario_can_be_squeezed_and_keeps_its_shape() -> None:
 
 
 def test_the_documentation_states_every_scenarios_mix_and_shape() -> None:
-    text = (PROJECT_ROOT / "stress" / "README.md").read_text(encoding="utf-8")
+    text = (PROJECT_ROOT / "docs" / "load-tests.md").read_text(encoding="utf-8")
     for scenario in SCENARIOS.values():
         assert f"| `{scenario.name}` | {scenario.seconds:.0f} s | {scenario.title} |" in text

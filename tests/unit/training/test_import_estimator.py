@@ -111,9 +111,9 @@ def test_a_pickle_that_is_none_or_holds_something_else_is_refused(tmp_path: Path
     sample, data, classes = wine(tmp_path)
     for content, said in (
         (b"no pickle", "cannot be unpickled"),
-        (pickle.dumps({"a": 1}), "a dict gives no probabilities"),
-        (pickle.dumps(RidgeClassifier().fit(data, classes)), "a RidgeClassifier gives no probabilities"),
-        (pickle.dumps(LogisticRegression()), "is no fitted estimator"),
+        (pickle.dumps({"a": 1}), "a dict has no predict_proba"),
+        (pickle.dumps(RidgeClassifier().fit(data, classes)), "a RidgeClassifier has no predict_proba"),
+        (pickle.dumps(LogisticRegression()), "is not a fitted estimator"),
     ):
         (tmp_path / "mine.pkl").write_bytes(content)
         with pytest.raises(ComponentsError, match=said):

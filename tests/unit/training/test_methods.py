@@ -20,9 +20,9 @@ from serve_app.components.loading import load_components
 from serve_app.components.saving import save_components
 from serve_app.config import PROJECT_ROOT
 from serve_app.errors import TableError
-from serve_app.training import train as training
-from serve_app.training.evaluation import ThresholdRule
+from serve_app.training.folds import split_rows
 from serve_app.training.methods import Method
+from serve_app.training.threshold import ThresholdRule
 from serve_app.training.train import train
 
 METHODS: tuple[Method, ...] = ("two-stage", "logit", "trees")
@@ -41,7 +41,7 @@ def test_what_is_trained_loads_and_serves_rows_alone_as_together(
     assert together.shape == (130, len(components.manifest.classes))
     assert together.sum(axis=1) == pytest.approx(np.ones(130))
     assert np.array_equal(np.concatenate([score(components, [row]) for row in rows[:30]]), together[:30])
-    assert report.validation_auc > (0.7 if table == "mixed" else 0.95)
+    assert report.held_back.auc > (0.7 if table == "mixed" else 0.95)
     assert json.loads(json.dumps(report.as_json())) == report.as_json()
 
 
@@ -63,13 +63,13 @@ def test_the_figures_are_those_of_plain_scikit_learn(tmp_path: Path, name: str, 
     table = bundled_table(name)
     _, report = train(write_csv(tmp_path / "table.csv", table), target="class", method=method)
     _, codes = np.unique(table["class"], return_inverse=True)
-    fitted, held_back = training._split(codes, 26)
-    assert report.validation_auc == pytest.approx(of_scikit_learn(name, method, fitted, held_back), abs=2e-3)
+    fitted, held_back = split_rows(codes, 26)
+    assert report.held_back.auc == pytest.approx(of_scikit_learn(name, method, fitted, held_back), abs=2e-3)
 
 
-def test_the_readmes_figures_are_those_of_the_script_that_it_names() -> None:
+def test_the_documented_figures_are_those_of_the_script() -> None:
     script = runpy.run_path(str(PROJECT_ROOT / "scripts" / "make_tables.py"))
-    shown = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    shown = (PROJECT_ROOT / "docs" / "own-data.md").read_text(encoding="utf-8")
     assert script["HEADER"] in shown
     (line,) = (line for line in shown.splitlines() if line.startswith("| breast cancer |"))
     *said, two_stage, logit, plain_logit, trees, plain_trees = line.strip("| ").split(" | ")
@@ -95,7 +95,7 @@ def test_trees_keep_missing_numbers_missing(tmp_path: Path) -> None:
     table["bought"] = np.where(missing, "yes", "no").tolist()
     table["number"] = ["" if gone else cell or "0.5" for gone, cell in zip(missing, table["number"], strict=True)]
     draft, report = train(write_csv(tmp_path / "table.csv", table), target="bought", method="trees")
-    assert report.validation_auc > 0.99
+    assert report.held_back.auc > 0.99
     assert "number" in report.leaks
     components = save_components(tmp_path / "components", draft)
     row = {**rows_of(table)[0], "number": None}
@@ -108,9 +108,9 @@ def test_cross_validation_tells_the_spread_and_spares_the_rows_held_back(tmp_pat
     found = report.cross_validation
     assert found is not None
     assert found.folds == 4
-    assert found.means["auc"] == pytest.approx(report.validation_auc, abs=0.1)
-    assert 0 < found.deviations["auc"] < 0.1
-    assert report.as_json()["cross_validation"]["auc"] == {"mean": found.means["auc"], "deviation": found.deviations["auc"]}
+    assert found.auc.mean == pytest.approx(report.held_back.auc, abs=0.1)
+    assert 0 < found.auc.deviation < 0.1
+    assert report.as_json()["cross_validation"]["auc"] == {"mean": found.auc.mean, "deviation": found.auc.deviation}
     # Who they are and what they are like is mixed up among them: that changes what is measured on them, and nothing else.
     # Their classes stay, and so does the split.
     content = mixed_table()
@@ -123,8 +123,8 @@ def test_cross_validation_tells_the_spread_and_spares_the_rows_held_back(tmp_pat
     assert np.array_equal(other.evidence.held_back, held_back)
     assert other.cross_validation == found
     assert other.coefficients == report.coefficients
-    assert other.train_auc == report.train_auc
-    assert other.validation_auc < report.validation_auc - 0.1
+    assert other.train.auc == report.train.auc
+    assert other.held_back.auc < report.held_back.auc - 0.1
 
 
 def test_a_threshold_by_rule_stands_in_the_manifest(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from serve_app.components.manifest import Draft
 from serve_app.components.saving import save_components
 from serve_app.errors import SettingsError, TableError
 from serve_app.exercise.stand_in_data import generate
-from serve_app.training import train as training
+from serve_app.training.folds import split_rows
 from serve_app.training.results import TrainingReport
-from serve_app.training.train import train
+from serve_app.training.train import _standard_errors, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,8 +96,8 @@ def served_probabilities(components: Components, table: Table) -> NDArray[np.flo
 
 def test_the_stand_in_gives_the_published_auc(trained: Trained) -> None:
     _, report = trained
-    assert report.train_auc == pytest.approx(0.80, abs=0.01)
-    assert report.validation_auc == pytest.approx(0.80, abs=0.01)
+    assert report.train.auc == pytest.approx(0.80, abs=0.01)
+    assert report.held_back.auc == pytest.approx(0.80, abs=0.01)
 
 
 def test_at_least_22_of_25_coefficients_are_within_three_published_standard_errors(
@@ -128,10 +128,10 @@ def test_the_columns_are_recognised_for_what_they_are(trained: Trained, publishe
 
 def test_four_rows_in_five_are_fitted_on(trained: Trained) -> None:
     _, report = trained
-    assert (report.train_rows, report.validation_rows, report.rows) == (32_000, 8_000, 40_000)
-    assert report.train_positive_share is not None
-    assert 0.49 <= report.train_positive_share <= 0.515
-    assert report.validation_positive_share == pytest.approx(report.train_positive_share, abs=1e-4)
+    assert (report.train.rows, report.held_back.rows, report.rows) == (32_000, 8_000, 40_000)
+    assert report.train.positive_share is not None
+    assert 0.49 <= report.train.positive_share <= 0.515
+    assert report.held_back.positive_share == pytest.approx(report.train.positive_share, abs=1e-4)
 
 
 def test_the_scaler_learns_the_published_moments_of_imputed_numbers(trained: Trained, published: PublishedModel) -> None:
@@ -183,7 +183,7 @@ def test_the_service_scores_the_table_as_the_report_says(odd: Path, tmp_path: Pa
     probabilities = served_probabilities(components, table)
     is_yes = np.array(table["churned?"]) == "yes"
     log_loss = -np.log(np.where(is_yes, probabilities, 1 - probabilities)).mean()
-    reported = (report.train_log_loss * report.train_rows + report.validation_log_loss * report.validation_rows) / 400
+    reported = (report.train.log_loss * report.train.rows + report.held_back.log_loss * report.held_back.rows) / 400
     assert log_loss == pytest.approx(reported, abs=1e-12)
 
 
@@ -192,7 +192,7 @@ def test_no_other_coefficients_are_more_likely(odd: Path) -> None:
     table = odd_table()
     components = compile_draft(draft)
     is_yes = np.array(table["churned?"]) == "yes"
-    fitted, _ = training._split(is_yes, 26)
+    fitted, _ = split_rows(is_yes, 26)
     names = components.manifest.selected_features
     rows = [{name: table[name][row] for name in names} for row in fitted]
     (chunk,) = components.parser(max_rows=len(rows)).chunks(json.dumps(rows).encode())
@@ -207,7 +207,7 @@ def test_the_same_seed_fits_the_same_model_and_another_one_splits_otherwise(odd:
     assert report == same
     assert draft.manifest == same_draft.manifest
     assert draft.golden_rows == same_draft.golden_rows
-    assert report.train_auc != other.train_auc
+    assert report.train.auc != other.train.auc
 
 
 def test_no_more_features_are_selected_than_asked_for(odd: Path) -> None:
@@ -301,7 +301,7 @@ def test_a_column_of_no_use_is_left_out(tmp_path: Path, cells: list[str]) -> Non
 
 def test_a_level_that_only_rows_held_back_have_is_no_level(tmp_path: Path) -> None:
     table = simple_table() | {"x": ["a", "b"] * 50}
-    _, held_back = training._split(np.array(table["y"]) == "1", 26)
+    _, held_back = split_rows(np.array(table["y"]) == "1", 26)
     table["x"] = ["a" if (row // 2) % 3 else "b" for row in range(100)]
     table["x"][held_back[0]] = "c"
     draft, _ = train(write(tmp_path / "table.csv", table), target="y", unknown="reject")
@@ -312,13 +312,13 @@ def test_a_level_that_only_rows_held_back_have_is_no_level(tmp_path: Path) -> No
 def test_classes_that_can_be_told_apart_are_fitted_without_a_warning(tmp_path: Path) -> None:
     table = simple_table() | {"x": [f"{row % 2 - 0.5}" for row in range(100)]}
     draft, report = train(write(tmp_path / "table.csv", table), target="y")
-    assert report.validation_auc == 1.0
+    assert report.held_back.auc == 1.0
     save_components(tmp_path / "components", draft)
 
 
 def test_coefficients_that_the_rows_do_not_determine_have_infinite_errors() -> None:
     column = np.random.default_rng(0).normal(size=(50, 1))
-    errors = training._standard_errors(np.hstack([column, 2 * column]), np.full(50, 0.5))
+    errors = _standard_errors(np.hstack([column, 2 * column]), np.full(50, 0.5))
     assert np.isinf(errors).all()
 
 
@@ -348,7 +348,7 @@ def test_a_cell_that_is_no_number_is_named_with_row_and_column(tmp_path: Path) -
 
 def test_so_is_one_among_the_rows_held_back(tmp_path: Path) -> None:
     table = simple_table()
-    _, held_back = training._split(np.array(table["y"]) == "1", 26)
+    _, held_back = split_rows(np.array(table["y"]) == "1", 26)
     for row in held_back[:9]:
         table = with_cell(table, row, "hint", "n/a")
     with pytest.raises(TableError, match=rf"row {held_back[0] + 2}, column 'hint': 'n/a' is not a number"):
@@ -394,9 +394,9 @@ def test_two_columns_that_make_features_of_one_name_are_refused(tmp_path: Path) 
         (b"x,y\n", "too few rows to train on: 0"),
         (b"x,y\n" + b"1,2\n" * 30 + b"3\n", "row 32 has 1 cells, the header has 2"),
         (b"x,y\n" + b"1,2,3\n" * 30, "row 2 has 3 cells"),
-        (b"x,x\n" + b"1,2\n" * 30, "the column 'x' stands twice"),
-        (b"x,y\n" + b'"1"2,2\n' * 30, "is no CSV file"),
-        (b"x,y\n" + b"\xff,2\n" * 30, "is no CSV file in UTF-8"),
+        (b"x,x\n" + b"1,2\n" * 30, "the column 'x' appears twice"),
+        (b"x,y\n" + b'"1"2,2\n' * 30, "is not a CSV file"),
+        (b"x,y\n" + b"\xff,2\n" * 30, "is not a CSV file in UTF-8"),
     ],
 )
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path, content: bytes, message: str) -> None:

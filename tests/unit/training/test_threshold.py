@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve_app.training.evaluation import ThresholdRule, choose_threshold, leaking_columns, measure
+from serve_app.training.threshold import ThresholdRule, choose_threshold
 
 
 def scored(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -52,31 +52,3 @@ def test_no_other_threshold_costs_less(rows: int, seed: int, false_positive: flo
 def test_a_rule_that_cannot_be_is_refused(rule: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"threshold|share|cost"):
         ThresholdRule(**rule)  # type: ignore[arg-type]
-
-
-def test_figures_of_two_classes_are_those_of_the_positive_one() -> None:
-    found = measure(np.array([0, 0, 1, 1]), np.array([[0.9, 0.1], [0.4, 0.6], [0.5, 0.5], [0.2, 0.8]]), 0.55)
-    assert found["auc"] == 0.75
-    assert found["accuracy"] == 0.5
-    assert found["log_loss"] == pytest.approx(-np.log([0.9, 0.4, 0.5, 0.8]).mean())
-
-
-def test_the_auc_of_several_classes_is_the_mean_of_each_against_the_rest() -> None:
-    found = measure(np.array([0, 1, 2]), np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.5, 0.3, 0.2]]), 0.5)
-    assert found["auc"] == pytest.approx(1.0)
-    assert found["accuracy"] == pytest.approx(2 / 3)
-
-
-def test_a_column_that_knows_the_target_is_found_and_a_good_one_is_not() -> None:
-    random = np.random.default_rng(3)
-    classes = random.integers(0, 3, 900)
-    values = np.column_stack(
-        [
-            (classes + 1) % 3 * 10 + random.normal(0, 0.1, 900),  # in another order than the classes
-            np.where(random.random(900) < 0.2, np.nan, classes + random.normal(0, 0.7, 900)),
-            np.full(900, np.nan),
-        ]
-    )
-    found = leaking_columns(["leak", "good", "empty"], values, classes, seed=1)
-    assert list(found) == ["leak"]
-    assert found["leak"] > 0.99

@@ -1,0 +1,50 @@
+"""What this room needs of the deployment that it gives an HTTP interface; serving.preprocessor.Preprocessor implements it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from serve_app.config import Settings
+from serve_app.serving.pipeline import Pipeline
+from serve_app.serving.rollout import RolloutDescription
+
+__all__ = ["Described", "Service"]
+
+Described = Mapping[str, Any] | msgspec.Struct
+"""A report that is shown as JSON."""
+
+
+class Service(Protocol):
+    """Scores the rows of requests, and reports on itself."""
+
+    settings: Settings
+
+    @property
+    def serving(self) -> Pipeline:
+        """The pipeline of the model version that serves."""
+        ...
+
+    def choose(self) -> Pipeline:
+        """The pipeline for one request."""
+        ...
+
+    async def predict(
+        self, body: bytes | bytearray, *, report_bad_rows: bool, explain: bool, pipeline: Pipeline
+    ) -> list[bytes]:
+        """The JSON of the answers, in pieces."""
+        ...
+
+    async def describe_rollout(self) -> RolloutDescription:
+        """Which model versions are in use, and for what."""
+        ...
+
+    async def drift(self) -> Described | None:
+        """How far recent rows have moved from the training rows; None if the manifest does not describe those."""
+        ...
+
+    async def is_ready(self) -> bool:
+        """Whether golden rows, sent through the whole graph, get their recorded answers."""
+        ...
