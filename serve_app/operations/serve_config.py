@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args
 
@@ -96,7 +96,7 @@ class ServeConfig:
     http_options: HTTPOptions
     applications: tuple[Application, ...]
     document: dict[str, Any]
-    _root: yaml.Node
+    _root: yaml.Node = field(compare=False, repr=False)
 
     def overridden(self, overrides: Overrides) -> ServeConfig:
         """The same config with some values replaced.
@@ -168,7 +168,7 @@ def read_serve_config(path: Path) -> ServeConfig:
         raise SettingsError(f"{path}{line}: this is not YAML: {error.problem}") from error
     except yaml.YAMLError as error:
         raise SettingsError(f"{path}: this is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(document, dict):
+    if root is None or not isinstance(document, dict):
         raise SettingsError(f"{path}: a Ray Serve config is a mapping, with http_options and applications at the top")
     checked = _convert(path, document, root)
     return ServeConfig(path, checked.http_options, checked.applications, document, root)
