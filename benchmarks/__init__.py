@@ -1,5 +1,5 @@
 """This service and its rivals, measured side by side in one run: ``python -m benchmarks``.
 
-Speaks HTTP to every server alike; imports of the service only what reads, scores and writes rows in process, for the
-answers that each server must give and for the floors.
+Every server is asked over HTTP in the same way. The service's own code is imported only to start it, to describe its table,
+and to time the work without a server.
 """

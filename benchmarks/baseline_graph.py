@@ -1,11 +1,11 @@
 """Our own graph in the straightforward form: what Ray Serve's documentation leads to, with Ray Serve's defaults.
 
-FastAPI ingress → preprocessor → model, one call of each per request, DataFrames between them. It answers the same rows
-with the same probabilities; what the service's own design gains is measured against it.
+FastAPI ingress → preprocessor → model, one call of each per request, DataFrames between them. It gives the same
+probabilities, and shows what the service's own design gains.
 """
 
 # No `from __future__ import annotations` here: Ray Serve sends the ingress to its replica without the names that FastAPI
-# would need to make sense of annotations that are text, and FastAPI then looks for the rows in the query.
+# needs to resolve annotations that are strings, and FastAPI would then look for the rows in the query.
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from benchmarks.rivals.tables import answers, encode, load_artefacts, score
+from benchmarks.rivals.artefacts import answers, load_artefacts
+from benchmarks.rivals.tables import encode, score
 
 COMPONENTS = Path(__file__).resolve().parent.parent / "model_components"
 

@@ -1,6 +1,6 @@
-"""One virtual environment per rival, made when it is first needed from the rival's own pins.
+"""A virtual environment per rival, in benchmarks/.envs, installed from the rival's own pins when first needed.
 
-Owns benchmarks/.envs. An environment is used again as long as its requirements.txt is the one it was made from.
+An environment is used again as long as its requirements.txt is unchanged.
 """
 
 from __future__ import annotations
@@ -12,39 +12,32 @@ import sys
 import venv
 from pathlib import Path
 
-from benchmarks.errors import BenchmarkError
+from stress.errors import StressError
 
 __all__ = ["ENVIRONMENTS", "RIVALS", "ensure_environment"]
 
 RIVALS = Path(__file__).resolve().parent / "rivals"
 ENVIRONMENTS = Path(__file__).resolve().parent / ".envs"
-_STAMP = "made-from.sha256"
 
 
 def ensure_environment(name: str) -> Path:
-    """The folder of the rival's executables, after installing what its requirements.txt pins, if that is not done.
+    """The folder of the rival's programs, after installing its requirements.txt if necessary.
 
     Raises:
-        BenchmarkError: pip failed; the sentence says where its output is.
+        StressError: pip failed; the message says where its output is.
     """
     requirements = RIVALS / name / "requirements.txt"
     folder = ENVIRONMENTS / name
     made_from = f"{sys.version_info[:3]} {hashlib.sha256(requirements.read_bytes()).hexdigest()}"
-    stamp = folder / _STAMP
+    stamp = folder / "made-from.sha256"
     if not stamp.exists() or stamp.read_text() != made_from:
-        if folder.exists():
-            shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
         venv.create(folder, with_pip=True)
-        (ENVIRONMENTS / ".gitignore").write_text("*\n")
-        _install(folder, requirements)
+        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
+        log = folder / "pip.log"
+        with log.open("wb") as output:
+            installed = subprocess.run([*pip, "-r", str(requirements)], stdout=output, stderr=subprocess.STDOUT, check=False)
+        if installed.returncode != 0:
+            raise StressError(f"{requirements} could not be installed; pip's output is in {log}")
         stamp.write_text(made_from)
     return folder / "bin"
-
-
-def _install(folder: Path, requirements: Path) -> None:
-    log = folder / "pip.log"
-    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
-    with log.open("wb") as output:
-        installed = subprocess.run([*pip, "-r", str(requirements)], stdout=output, stderr=subprocess.STDOUT, check=False)
-    if installed.returncode != 0:
-        raise BenchmarkError(f"{requirements} could not be installed; pip's output is in {log}")

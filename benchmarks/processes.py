@@ -1,7 +1,7 @@
-"""A server's process tree: started, measured and stopped as one.
+"""A server and all its processes: started, measured and stopped as one.
 
-Every process that a server starts inherits a mark in its environment. Parents alone would not do: daemons leave the tree
-that they were born in. Nor would the mark alone: a process that sets its title may overwrite its environment.
+This process adopts the orphans among its descendants, so that even a daemon that leaves its parent is found, and nothing
+outlives the run. Only one server runs at a time: all descendants belong to it.
 """
 
 from __future__ import annotations
@@ -10,164 +10,116 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
-from benchmarks.errors import BenchmarkError
+from serve_app.operations.process_tree import adopt_orphans
+from stress.errors import StressError
 
 __all__ = ["ProcessTree", "started"]
 
-_MARK = "BENCHMARK_SERVER"
 _STOP_TIMEOUT_S = 15.0
-_POLL_INTERVAL_S = 0.1
+_KILL_TIMEOUT_S = 1.0
 _LOG_LINES = 15
 
 
 class ProcessTree:
-    """The processes of one server.
+    """The processes of the server that runs.
 
     Args:
-        root: the process that was started; all others descend from it.
-        mark: what their environments carry.
-        log: where they write their output.
+        root: the process that was started.
+        log: its output.
     """
 
-    def __init__(self, root: subprocess.Popen[bytes], mark: str, log: Path) -> None:
+    def __init__(self, root: subprocess.Popen[bytes], log: Path) -> None:
         self._root = root
-        self._mark = mark
         self._log = log
-        self._known: dict[int, float] = {}  # pid to time of creation, which tells a process from a later one of its number
-
-    def processes(self) -> list[psutil.Process]:
-        """Those that are alive now."""
-        alive = {process.pid: process for process in psutil.process_iter()}
-        ours = {pid for pid, process in alive.items() if self._is_ours(process)}
-        children: dict[int, list[int]] = {}
-        for pid, process in alive.items():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                children.setdefault(process.ppid(), []).append(pid)
-        waiting = list(ours)
-        while waiting:
-            found = [child for child in children.get(waiting.pop(), []) if child not in ours]
-            ours.update(found)
-            waiting += found
-        self._known = {pid: alive[pid].create_time() for pid in ours}
-        return [alive[pid] for pid in ours]
 
     def cpu_s(self) -> float:
-        """CPU seconds that the tree has used, user and system; children that were waited for included."""
-        used = 0.0
-        for process in self.processes():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                times = process.cpu_times()
-                used += times.user + times.system + times.children_user + times.children_system
-        return used
+        """The CPU seconds used so far, user and system, including finished children."""
+        return sum(self._read(lambda process: sum(process.cpu_times()[:4])).values())
 
     def memory_mb(self) -> float:
-        """Resident megabytes, a page that n processes share counted as one n-th in each (PSS)."""
-        pss = 0
-        for process in self.processes():
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                pss += process.memory_full_info().pss
-        return pss / 1e6
+        """The resident memory; a page that n processes share counts as one n-th in each (PSS)."""
+        return sum(self._read(lambda process: process.memory_full_info().pss / 1e6).values())
 
     def resident_mb(self) -> dict[int, float]:
-        """Resident megabytes of each process by its number; cheap enough to be read all the time."""
-        resident = {}
-        for process in self.processes():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                resident[process.pid] = process.memory_info().rss / 1e6
-        return resident
+        """The resident memory of each process, by its number; cheap enough to be read continuously."""
+        return self._read(lambda process: process.memory_info().rss / 1e6)
 
     def require_alive(self) -> None:
-        """Makes sure that the process that was started still runs.
+        """Checks that the process that was started still runs.
 
         Raises:
-            BenchmarkError: it ended; the sentence holds its last output.
+            StressError: it has ended; the message has its last output.
         """
         if self._root.poll() is not None:
-            raise BenchmarkError(f"the server ended with status {self._root.returncode}:\n{self.last_output()}")
+            raise StressError(f"the server ended with status {self._root.returncode}:\n{self.last_output()}")
 
     def last_output(self) -> str:
-        """The last lines that the server wrote."""
+        """The last lines of the server's output."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
 
     def stop(self) -> None:
-        """Asks politely, waits, then kills what is left."""
-        seen = set(self.processes())
+        """Sends SIGTERM, waits, and kills all that is left."""
         with contextlib.suppress(ProcessLookupError):
             self._root.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._root.wait(_STOP_TIMEOUT_S)
-        while left := [process for process in seen.union(self.processes()) if _is_alive(process)]:
+        while left := _descendants():
             for process in left:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-            time.sleep(_POLL_INTERVAL_S)
-            self._root.poll()
+            psutil.wait_procs(left, timeout=_KILL_TIMEOUT_S)  # removes zombies, too
         self._root.wait()
 
-    def _is_ours(self, process: psutil.Process) -> bool:
-        if process.pid == self._root.pid:
-            return True
-        try:
-            if process.pid in self._known:
-                return process.create_time() == self._known[process.pid]
-            return process.environ().get(_MARK) == self._mark
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            return False
+    @staticmethod
+    def _read(quantity: Callable[[psutil.Process], float]) -> dict[int, float]:
+        found = {}
+        for process in _descendants():
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                found[process.pid] = quantity(process)
+        return found
 
 
-def _is_alive(process: psutil.Process) -> bool:
-    """Whether there is something to kill: not so for one that only waits for its parent to take note of its end."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def _descendants() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
 
 
 @contextlib.contextmanager
 def started(command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path) -> Iterator[ProcessTree]:
-    """A running server, which does not outlive the block, whatever ends it.
+    """A running server that never outlives the block.
 
     Args:
         command: program and arguments.
-        environment: variables on top of this process's own, without those that would configure Ray.
-        folder: to run in.
+        environment: added to this process's own, without variables that would configure Ray.
+        folder: the current folder of the server, where it also finds the project's modules.
         log: file for its output.
     """
-    mark = uuid.uuid4().hex
+    adopt_orphans()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    # Every environment finds the rivals' modules below this folder.
-    paths = [str(folder), *filter(None, [inherited.get("PYTHONPATH")])]
-    inherited["PYTHONPATH"] = os.pathsep.join(paths)
+    inherited["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, [inherited.get("PYTHONPATH")])])
     with log.open("wb") as output:
-        # A session of its own: Ctrl-C reaches this process alone, which then stops the server in order.
+        # A session of its own: Ctrl-C reaches only this process, which then stops the server in order.
         root = subprocess.Popen(
             command,
-            env={**inherited, **environment, _MARK: mark},
+            env={**inherited, **environment},
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    tree = ProcessTree(root, mark, log)
+    tree = ProcessTree(root, log)
     try:
         yield tree
     finally:
-        _stop_undisturbed(tree)
-
-
-def _stop_undisturbed(tree: ProcessTree) -> None:
-    """Stopping takes seconds; a second, impatient Ctrl-C must not leave half of a server behind."""
-    previous = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        tree.stop()
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        # Stopping takes seconds, and a second Ctrl-C must not interrupt it.
+        previous = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            tree.stop()
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)

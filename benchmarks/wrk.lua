@@ -5,7 +5,7 @@ local requests, position = {}, 0
 
 function init(args)
   for body in io.lines(args[1]) do
-    -- The whole request is formatted once, here: what is left for each request is to pick the next.
+    -- Each request is formatted only once, here.
     requests[#requests + 1] = wrk.format("POST", nil, { ["Content-Type"] = "application/json" }, body)
   end
 end

@@ -1,10 +1,10 @@
-"""Draws docs/probability_bins.svg: the stand-in's probability bins beside the published ones.
+"""Draws docs/probability_bins.svg: the stand-in's probability bins compared with the published ones.
 
     python scripts/make_charts.py [data/train.csv]
 
-Rows are sorted by their probability of the positive class and cut into bins of equally many: the chart shows the share
-of positives in each, and the probabilities that it spans. The stand-in's rows are scored by model_components, as the
-service scores them. The same table makes the same file, byte for byte.
+Rows are sorted by their probability of the positive class and divided into bins of equal size. The chart shows the share
+of positives in each bin and the probabilities that it spans. The stand-in's rows are scored by model_components, as in the
+service. The same table makes the same file, byte for byte.
 """
 
 from __future__ import annotations
@@ -12,19 +12,17 @@ from __future__ import annotations
 import argparse
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import matplotlib as mpl
 import msgspec
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from serve_app.components.compiled import Components
 from serve_app.components.loading import load_components
 from serve_app.config import PROJECT_ROOT
 from serve_app.exercise.published_model import load_published_model
+from stress.charts import BLUE, GREY, draw_grid, saved_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,13 +32,6 @@ TABLE = PROJECT_ROOT / "data" / "train.csv"
 COMPONENTS = PROJECT_ROOT / "model_components"
 CHART = PROJECT_ROOT / "docs" / "probability_bins.svg"
 
-STYLE: dict[Any, Any] = {
-    "svg.hashsalt": CHART.stem,
-    "font.size": 10.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
-PUBLISHED_COLOUR, STAND_IN_COLOUR = "#b0b7c3", "#2f6db5"
 BAR_WIDTH = 0.4
 
 
@@ -59,39 +50,35 @@ def draw_probability_bins(table: Path = TABLE, components: Path = COMPONENTS, ch
     is_positive, probabilities = score_table(table, published.target, load_components(components))
     found = cut_into_bins(is_positive, probabilities, len(given.positives))
 
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.0, 6.5), layout="constrained")
-        FigureCanvasAgg(figure)
+    with saved_figure(chart, size=(9.0, 6.5), salt=CHART.stem) as figure:
         shares, spans = figure.subplots(2, 1, sharex=True)
         figure.suptitle("Probability bins: the stand-in's training table beside the published one")
         for place, colour, label, bins in (
-            (-0.5, PUBLISHED_COLOUR, f"published ({given.rows_per_bin:,} rows per bin)", expected),
-            (0.5, STAND_IN_COLOUR, f"stand-in ({len(probabilities) // len(given.positives):,} rows per bin)", found),
+            (-0.5, GREY, f"published ({given.rows_per_bin:,} rows per bin)", expected),
+            (0.5, BLUE, f"stand-in ({len(probabilities) // len(given.positives):,} rows per bin)", found),
         ):
             at = np.arange(1, len(bins.positive_shares) + 1) + place * BAR_WIDTH
             shares.bar(at, bins.positive_shares, BAR_WIDTH, color=colour, label=label)
             spans.bar(at, np.diff(bins.edges), BAR_WIDTH, bottom=bins.edges[:-1], color=colour, label=label)
         label_axes(shares, spans, len(given.positives))
-        figure.savefig(chart, dpi=110, metadata={"Date": None} if chart.suffix == ".svg" else None)
     return found
 
 
 def label_axes(shares: Axes, spans: Axes, bins: int) -> None:
-    """What the two panels say, and their scales."""
+    """Labels and scales of the two panels."""
     shares.set_ylabel("share of positives in the bin")
     shares.legend(loc="upper left", frameon=False)
     spans.set_ylabel("probabilities that the bin spans")
     spans.set_xlabel("bin, by rising probability of the positive class")
     spans.set_xticks(range(1, bins + 1))
+    draw_grid((shares, spans))
     for axes in (shares, spans):
         axes.set_ylim(0, 1)
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-        axes.grid(axis="y", color="#e3e6ea", linewidth=0.8)
-        axes.set_axisbelow(True)
 
 
 def score_table(table: Path, target: str, components: Components) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Of each row of ``table`` whether it is positive and the probability that it is: both of shape (rows,)."""
+    """Whether each row of ``table`` is positive, and the probability that it is; both of shape (rows,)."""
     names = components.manifest.selected_features
     with table.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -103,7 +90,7 @@ def score_table(table: Path, target: str, components: Components) -> tuple[NDArr
 
 
 def cut_into_bins(is_positive: NDArray[np.bool_], probabilities: NDArray[np.float64], count: int) -> Bins:
-    """``count`` bins of equally many rows, by rising probability."""
+    """``count`` bins of equal size, by rising probability."""
     order = np.argsort(probabilities, kind="stable")
     bins = np.array_split(order, count)
     edges = [probabilities[order[0]], *(probabilities[rows[-1]] for rows in bins)]

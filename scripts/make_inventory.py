@@ -1,6 +1,6 @@
-"""Writes what is installed to serve: docs/licences.md and, outside version control, docs/sbom.cdx.json (CycloneDX).
+"""Writes the inventory of serving: docs/licences.md and docs/sbom.cdx.json (CycloneDX), which is not under version control.
 
-``make audit`` runs it. Both files list the pins in requirements/serve.txt, not whatever else the environment holds.
+``make audit`` runs it. Both files list the pins in requirements/serve.txt and nothing else that the environment holds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PINS = ROOT / "requirements" / "serve.txt"
 
 
 def tool(name: str, *arguments: str | Path) -> str:
-    """What a program of this environment prints."""
+    """The output of a program of this environment."""
     done = subprocess.run(
         [Path(sys.executable).with_name(name), *arguments], capture_output=True, text=True, check=True, cwd=ROOT
     )
@@ -29,10 +29,10 @@ def pinned() -> dict[str, str]:
 
 
 def write_bill_of_materials(path: Path) -> None:
-    """Name, version and hashes of each package; the same file for the same pins.
+    """Writes name, version and hashes of each package; the same pins make the same file.
 
     Raises:
-        RuntimeError: the bill lists other packages or versions than are pinned.
+        RuntimeError: the file lists other packages or versions than the pins.
     """
     tool("cyclonedx-py", "requirements", PINS, "--output-reproducible", "--of", "JSON", "-o", path)
     bill = json.loads(path.read_text(encoding="utf-8"))
@@ -42,7 +42,7 @@ def write_bill_of_materials(path: Path) -> None:
 
 
 def write_licences(path: Path) -> None:
-    """A table of the packages' own statements."""
+    """Writes a table of the licences that the packages' own metadata states."""
     found = json.loads(tool("pip-licenses", "--format=json", "--from=mixed", "--with-urls", "--packages", *pinned()))
     lines = [
         "# Licences",

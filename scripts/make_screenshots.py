@@ -1,11 +1,11 @@
-"""Takes docs/ray_dashboard.png and docs/prometheus.png: pictures of a running cluster, by a headless Chromium.
+"""Makes docs/ray_dashboard.png and docs/prometheus.png, screenshots of a running cluster, with a headless Chromium.
 
     docker compose up -d --wait --scale grafana=0
     python scripts/make_screenshots.py
     docker compose down
 
-Sends requests for two minutes first, so that there is something to see. Takes the Chromium of the system (Debian: apt install
-chromium), because a package's own browser would have to be downloaded.
+It sends requests for two minutes first, so that the graphs show something. It needs the system's Chromium (Debian: apt
+install chromium); Playwright's own browser would have to be downloaded.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ TIMEOUT_MS = 60_000
 @click.option("--service", default="http://127.0.0.1:1313", show_default=True)
 @click.option("--ray", default="http://127.0.0.1:8265", show_default=True, help="Ray's dashboard.")
 @click.option("--prometheus", default="http://127.0.0.1:9090", show_default=True)
-@click.option("--seconds", default=120.0, show_default=True, help="Of requests before the pictures.")
+@click.option("--seconds", default=120.0, show_default=True, help="Duration of the requests before the screenshots.")
 def main(service: str, ray: str, prometheus: str, seconds: float) -> None:
     """The command line."""
     chromium = shutil.which("chromium")
     if chromium is None:
-        raise click.ClickException("there is no chromium on the path")
+        raise click.ClickException("chromium is not on the path")
     token = _output("docker", "compose", "exec", "-T", "head", "ray", "get-auth-token")
     send_requests(service, seconds)
     with sync_playwright() as playwright:
-        # Chromium's own sandbox is not to be had as root or in a container; the pages are our own.
+        # Chromium's sandbox does not work as root or in a container; the pages are our own.
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         context = browser.new_context(viewport=SIZE)
         context.set_default_timeout(TIMEOUT_MS)
@@ -57,7 +57,7 @@ def main(service: str, ray: str, prometheus: str, seconds: float) -> None:
 
 
 def send_requests(service: str, seconds: float) -> None:
-    """Rows of every kind, one to forty at a time: good ones, ones with nulls and unknown categories, bad ones."""
+    """Sends one to forty rows at a time: good ones, some with nulls and unknown categories, and bad ones."""
     (row,) = json.loads((PROJECT_ROOT / "data" / "reference" / "example.json").read_text(encoding="utf-8"))
     others = [{**row, "x91": None}, {**row, "x5": "blursday"}, {**row, "x5": "friday", "x81": "July"}]
     end = time.monotonic() + seconds
@@ -71,7 +71,7 @@ def send_requests(service: str, seconds: float) -> None:
 
 
 def picture_ray(context: BrowserContext, ray: str) -> None:
-    """Ray's page on Serve, with both deployments."""
+    """Ray's page of Serve, with both deployments."""
     page = context.new_page()
     page.goto(f"{ray}/#/serve")
     for deployment in ("Preprocessor", "Classifier"):
@@ -80,7 +80,7 @@ def picture_ray(context: BrowserContext, ray: str) -> None:
 
 
 def picture_prometheus(context: BrowserContext, prometheus: str) -> None:
-    """Graphs of some of our dashboard's queries, as Prometheus draws them."""
+    """Graphs of some queries of our dashboard, drawn by Prometheus."""
     by_title = {panel["title"]: panel["targets"] for panel in json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]}
     parameters = {}
     for number, title in enumerate(PANELS):
@@ -88,7 +88,7 @@ def picture_prometheus(context: BrowserContext, prometheus: str) -> None:
         parameters |= {f"g{number}.tab": "0", f"g{number}.range_input": "3m"}
     page = context.new_page()
     page.goto(f"{prometheus}/graph?{urlencode(parameters)}", wait_until="networkidle")
-    page.evaluate("window.scrollTo(0, 0)")  # its bar stays in sight, and would be in the middle of the picture
+    page.evaluate("window.scrollTo(0, 0)")  # its header scrolls along and would cover the middle of the picture
     page.screenshot(path=DOCS / "prometheus.png", full_page=True)
 
 

@@ -327,16 +327,19 @@ class NotScorableError(RequestError):
 
     Args:
         reason: the message of the estimator.
+        row: the first such row, counted from 0 within the request; None if no row fails by itself.
     """
 
     code = "not_scorable"
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
+    def __init__(self, reason: str, row: int | None = None) -> None:
+        super().__init__(reason, row)
         self.reason = reason
+        self.row = row
 
     def __str__(self) -> str:
-        return f"the model cannot score a row of the request: {self.reason}"
+        which = "a row" if self.row is None else f"row {self.row}"
+        return f"the model cannot score {which} of the request: {self.reason}"
 
 
 class ScoringError(ServeAppError):

@@ -1,1 +1,1 @@
-"""Load tests of the service, over HTTP only: nothing here imports the service's own code."""
+"""Load tests of a running service, over HTTP only; nothing here imports the service's own code."""

@@ -1,11 +1,11 @@
-"""The highest rate of calls at which the 99th percentile of latency stays under a limit. Pure but for what measures a step.
+"""The highest rate of calls at which the 99th percentile of latency stays under a limit. Pure except for the measurement.
 
-A step is an open load: calls are due at a rate, as a Poisson process, whether or not those before have been answered, and
-latency counts from when a call was due. A service that is given more than it can do therefore shows it within seconds, as
-a latency that grows; users who wait for their answers would only call less often.
+A step is an open load: calls are due at a rate, as a Poisson process, whether or not earlier ones have been answered, and
+latency counts from when a call was due. An overloaded service therefore shows a growing latency within seconds, whereas
+users who wait for answers would only call less often.
 
-The search doubles the rate until a step does not hold, halves the gap until it is narrow enough, and measures what it has
-found once more, for longer. Where that does not hold, it goes down by a tenth and measures again.
+The search doubles the rate until a step does not hold, narrows the gap by bisection, and confirms the result with a longer
+step. If that does not hold, it lowers the rate by a tenth and measures again.
 """
 
 from __future__ import annotations
@@ -14,25 +14,23 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from stress.records import Records, figures
 
-__all__ = ["Capacity", "Step", "search_capacity", "summarise_step"]
+__all__ = ["CONFIRMATION", "Capacity", "Step", "search_capacity", "summarise_step"]
 
 CONFIRMATION = 3
-"""How many times as long as the others the last step is."""
+"""How many times longer than the other steps the last one is."""
 
 _MAX_RETREATS = 5
-_LOWEST_SHARE = 1 / 16  # of the first rate, where already that does not hold
+_LOWEST_SHARE = 1 / 16  # of the first rate: the search gives up below it
 
 
 @dataclass(frozen=True)
 class Step:
-    """What calls at a rate, for so many seconds after the warm-up, had to wait.
+    """The latencies of calls at a rate, measured for some seconds after the warm-up.
 
-    ``late_p99_ms`` is how late the load generator itself sent them: where it is a good part of ``p99_ms``, the generator
-    was at its end, not the service.
+    ``late_p99_ms`` is how late the load generator sent the calls: a large part of ``p99_ms`` means that the generator, not
+    the service, was overloaded.
     """
 
     rate: float
@@ -50,9 +48,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Capacity:
-    """``rate`` is the highest that held, also for longer; None where none did, ``lowest`` being the last that was tried.
+    """``rate`` is the highest that held, confirmed; None if none did, with ``lowest`` being the last one tried.
 
-    ``unbounded``: the highest rate that might be tried held, so that the capacity is that or more.
+    ``unbounded``: the highest rate of the search held, so that the capacity is that or more.
     """
 
     rate: float | None
@@ -62,23 +60,22 @@ class Capacity:
 
 def summarise_step(records: Records, rate: float, warm_up_s: float, seconds: float) -> Step:
     """The figures of the calls that were due within ``seconds`` after the warm-up."""
-    due = records.only((records.due_s >= warm_up_s) & (records.due_s < warm_up_s + seconds))
-    found = figures(due, seconds)
-    late = float(np.percentile(due.late_ms, 99)) if len(due) else math.nan
-    return Step(rate, seconds, found.calls, found.failures, found.p50_ms, found.p99_ms, late)
+    due = records[records["due_s"].between(warm_up_s, warm_up_s + seconds, inclusive="left")]
+    found, late_p99_ms = figures(due, seconds), float(due["late_ms"].quantile(0.99))
+    return Step(rate, seconds, found.calls, found.failures, found.p50_ms, found.p99_ms, late_p99_ms)
 
 
 def search_capacity(
     measure: Callable[[float, int], Step], *, first: float, most: float, limit_ms: float, precision: float
 ) -> Capacity:
-    """Searches between ``first`` and ``most`` calls per second, below ``first`` where that does not hold.
+    """Searches rates in calls per second up to ``most``.
 
     Args:
-        measure: measures a step at a rate, for so many times the usual length.
+        measure: measures a step at a rate, for a multiple of the usual duration.
         first: the rate to begin with.
         most: the highest rate to try.
-        limit_ms: what the 99th percentile must stay under.
-        precision: how far apart the highest rate that holds and the lowest that does not may be in the end: 0.05 is 5 %.
+        limit_ms: the limit of the 99th percentile.
+        precision: the final gap between the highest rate that holds and the lowest that does not: 0.05 is 5 %.
     """
     low, high = _bracket(measure, first, most, limit_ms)
     while low is not None and high is not None and high / low > 1 + precision:
@@ -96,7 +93,7 @@ def search_capacity(
 def _bracket(
     measure: Callable[[float, int], Step], first: float, most: float, limit_ms: float
 ) -> tuple[float | None, float | None]:
-    """A rate that holds and a higher one that does not; None for either where there is none within the bounds."""
+    """A rate that holds and a higher one that does not; None for either that does not exist within the bounds."""
     rate = min(first, most)
     if measure(rate, 1).holds(limit_ms):
         while rate < most:

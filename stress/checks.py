@@ -1,9 +1,9 @@
-"""Whether an answer is the one that was expected. Pure; knows no HTTP but a status and a body."""
+"""Compares answers with the expected ones. Pure: knows only a status and a body."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -13,7 +13,7 @@ from stress.errors import WrongAnswerError
 __all__ = ["TOLERANCE", "check_refusal", "check_report", "check_scores"]
 
 TOLERANCE = 1e-12
-"""How far a probability may be from the expected one: one that was written and read with all its digits is equal."""
+"""The largest allowed difference of a probability. One that was written and read with all its digits is equal."""
 
 _EXCERPT = 120
 Decoded = TypeVar("Decoded")
@@ -22,12 +22,11 @@ Decoded = TypeVar("Decoded")
 class _Answer(msgspec.Struct, gc=False):
     probability_positiveclass: float
     probability_predictedclass: float
-    predicted_class: Any
+    predicted_class: object
 
 
 class _Problem(msgspec.Struct):
     row: int
-    field: str | None = None
 
 
 class _Error(msgspec.Struct):
@@ -46,34 +45,33 @@ _decode_error = msgspec.json.Decoder(_ErrorObject).decode
 
 
 def check_scores(status: int, body: bytes, rows: Sequence[int], expected: Expectations) -> None:
-    """The answer to good rows, given by their numbers in the file of rows.
+    """Checks the answer to good rows, given by their numbers in the file of rows.
 
     Raises:
-        WrongAnswerError: another status, another number of answers, a probability or a class that is not the expected one.
+        WrongAnswerError: the status, the number of answers, a probability or a class is wrong.
     """
     _check_status(status, 200, body)
     answers = _decoded(_decode_answers, body, "the body is no array of answers")
     _check_length(len(answers), len(rows))
-    classes, wanted = expected.classes, expected.answers
     for row, answer in zip(rows, answers, strict=True):
-        _check_answer(row, answer, wanted[row], classes)
+        _check_answer(row, answer, expected.answers[row], expected.classes)
 
 
 def check_refusal(status: int, body: bytes, *, wanted: int, code: str, place: int | None) -> None:
-    """The refusal of a whole request, for the row at ``place`` of it, or for no row.
+    """Checks that a whole request was refused because of the row at ``place``, or because of no single row.
 
     Raises:
-        WrongAnswerError: it was not refused so.
+        WrongAnswerError: the request was not refused, or for another reason.
     """
     _check_status(status, wanted, body)
     _check_error(body, code, place)
 
 
 def check_report(status: int, body: bytes, rows: Sequence[int], bad: Mapping[int, str], expected: Expectations) -> None:
-    """The answer to rows of which those at the places in ``bad`` cannot be scored, for the reason of that code.
+    """Checks the answer to rows of which those at the places in ``bad`` must get the error with that code.
 
     Raises:
-        WrongAnswerError: a good row without its expected answer, or a bad one without its error object.
+        WrongAnswerError: a good row lacks its expected answer, or a bad one its error object.
     """
     _check_status(status, 200, body)
     objects = _decoded(_decode_raws, body, "the body is no array")
@@ -86,7 +84,7 @@ def check_report(status: int, body: bytes, rows: Sequence[int], bad: Mapping[int
             _check_answer(row, answer, expected.answers[row], expected.classes)
 
 
-def _decoded(decode: Callable[[Any], Decoded], body: bytes | msgspec.Raw, complaint: str) -> Decoded:
+def _decoded(decode: Callable[[bytes | msgspec.Raw], Decoded], body: bytes | msgspec.Raw, complaint: str) -> Decoded:
     try:
         return decode(body)
     except msgspec.DecodeError as error:
@@ -95,8 +93,8 @@ def _decoded(decode: Callable[[Any], Decoded], body: bytes | msgspec.Raw, compla
 
 def _check_status(status: int, wanted: int, body: bytes) -> None:
     if status != wanted:
-        said = body[:_EXCERPT].decode("utf-8", "replace")
-        raise WrongAnswerError(f"status {status} instead of {wanted}: {said}")
+        excerpt = body[:_EXCERPT].decode("utf-8", "replace")
+        raise WrongAnswerError(f"status {status} instead of {wanted}: {excerpt}")
 
 
 def _check_length(answers: int, rows: int) -> None:
@@ -104,7 +102,7 @@ def _check_length(answers: int, rows: int) -> None:
         raise WrongAnswerError(f"{answers} answers to {rows} rows")
 
 
-def _check_answer(row: int, answer: _Answer, wanted: ExpectedAnswer, classes: Sequence[Any]) -> None:
+def _check_answer(row: int, answer: _Answer, wanted: ExpectedAnswer, classes: Sequence[object]) -> None:
     predicted = answer.predicted_class
     if predicted != wanted.predicted_class:
         raise WrongAnswerError(f"row {row} is given class {predicted!r} instead of {wanted.predicted_class!r}")
@@ -117,7 +115,7 @@ def _check_answer(row: int, answer: _Answer, wanted: ExpectedAnswer, classes: Se
 
 
 def _check_error(body: bytes | msgspec.Raw, code: str, place: int | None) -> None:
-    error = _decoded(_decode_error, body, f"what should say {code} is no error object").error
+    error = _decoded(_decode_error, body, f"instead of {code} there is no error object").error
     found = error.rows[0].row if error.rows else None
     if error.code != code or found != place:
         raise WrongAnswerError(f"error {error.code} of row {found} instead of {code} of row {place}")

@@ -1,7 +1,7 @@
 """The rows that are sent and the answers that are expected: ``data/test.json`` and ``data/expected.json``.
 
-Both are written by ``python -m serve_app``, which is run, not imported, where one is missing. The rows may be anyone's own:
-a file of rows that is there is never written over.
+``python -m serve_app`` writes both. It is run as a program, not imported, when a file is missing. An existing file of rows
+may be the user's own and is never overwritten.
 """
 
 from __future__ import annotations
@@ -10,44 +10,43 @@ import hashlib
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from stress.errors import StressError
 
-__all__ = ["PROJECT_ROOT", "Dataset", "Expectations", "ExpectedAnswer", "load_dataset", "prepare_data"]
+__all__ = ["PROJECT_ROOT", "Dataset", "Expectations", "ExpectedAnswer", "Model", "load_dataset", "prepare_data"]
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
-class _Model(msgspec.Struct, frozen=True):
+class Model(msgspec.Struct, frozen=True):
+    """The identity of a model."""
+
     name: str
     version: str
     digest: str
 
 
 class ExpectedAnswer(msgspec.Struct, frozen=True):
-    """Of one row: the probability of each class, in the order of the classes, and the class that it is given."""
+    """The expected answer to one row: the probability of each class, in the order of the classes, and the predicted class."""
 
     probabilities: tuple[float, ...]
-    predicted_class: Any
+    predicted_class: object
 
 
 class Expectations(msgspec.Struct, frozen=True):
-    """``expected.json``: which model answers so, to which file of rows, in the order of its rows."""
+    """``expected.json``: the answers of one model to one file of rows, in the order of its rows."""
 
-    model: _Model
+    model: Model
     rows_sha256: str
-    classes: tuple[Any, ...]
+    classes: tuple[object, ...]
     answers: tuple[ExpectedAnswer, ...]
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """``content`` is the whole file of rows; ``rows`` are the JSON of one row object each, as they stand in it."""
+class Dataset(msgspec.Struct, frozen=True):
+    """``content`` is the whole file of rows; each of ``rows`` is one row object of it, byte for byte."""
 
     path: Path
     content: bytes
@@ -56,25 +55,25 @@ class Dataset:
 
 
 def prepare_data(folder: Path, say: Callable[[str], None]) -> None:
-    """Has the files written that ``folder`` lacks, or whose answers are to other rows; ``say`` is told which.
+    """Writes test.json if it is missing, and expected.json if it is missing or outdated; ``say`` announces which.
 
     Raises:
-        StressError: they cannot be written.
+        StressError: a file cannot be written.
     """
     rows, expected = folder / "test.json", folder / "expected.json"
     if not rows.exists():
         say(f"{rows} is missing: generating it ...")
-        _serve_app("generate", "--out", str(folder.resolve()))
+        _run_serve_app("generate", "--out", str(folder.resolve()))
     elif not expected.exists() or _read_expectations(expected).rows_sha256 != _sha256(rows.read_bytes()):
         say(f"{expected} is missing or of other rows: scoring {rows} ...")
-        _serve_app("expect", str(rows.resolve()), "--out", str(expected.resolve()))
+        _run_serve_app("expect", str(rows.resolve()), "--out", str(expected.resolve()))
 
 
 def load_dataset(folder: Path) -> Dataset:
-    """The rows of ``folder`` and what is expected of them.
+    """The rows of ``folder`` and their expected answers.
 
     Raises:
-        StressError: a file is missing, cannot be read or does not fit the other.
+        StressError: a file is missing or unreadable, or the two do not belong together.
     """
     path = folder / "test.json"
     content = _read(path)
@@ -101,16 +100,16 @@ def _read_expectations(path: Path) -> Expectations:
     try:
         return msgspec.json.decode(_read(path), type=Expectations)
     except msgspec.DecodeError as error:
-        raise StressError(f"{path} cannot be used: {error}; remove it, and it is written anew") from error
+        raise StressError(f"{path} cannot be used: {error}; remove it, and it is written again") from error
 
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _serve_app(*arguments: str) -> None:
+def _run_serve_app(*arguments: str) -> None:
     command = [sys.executable, "-m", "serve_app", *arguments]
     done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        said = done.stderr.strip().rpartition("\n")[2].removeprefix("Error: ")
-        raise StressError(f"`python -m serve_app {arguments[0]}` failed: {said}")
+        reason = done.stderr.strip().rpartition("\n")[2].removeprefix("Error: ")
+        raise StressError(f"`python -m serve_app {arguments[0]}` failed: {reason}")

@@ -1,4 +1,4 @@
-"""What can go wrong in a load test, said in one sentence each."""
+"""The errors of load tests and benchmarks. Each message is a complete sentence for the user."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ __all__ = ["StressError", "WrongAnswerError"]
 
 
 class StressError(Exception):
-    """The load test cannot run; the sentence says why and what to do."""
+    """The run cannot continue; the message says why and what to do."""
 
 
 class WrongAnswerError(Exception):
-    """The service answered otherwise than it should have; the sentence says how, and names the row."""
+    """The service's answer differs from the expected one; the message says how and names the row."""

@@ -1,8 +1,8 @@
-"""What Locust runs. ``python -m stress run`` starts it; Locust's own command works as well, from the project's folder:
+"""What Locust runs. ``python -m stress run`` starts it; Locust's own command works too, in the project's folder:
 
     locust -f stress/locustfile.py --host http://127.0.0.1:1313 --scenario mixed
 
-Importing Locust patches the standard library for gevent, so this module is only ever loaded in a process of Locust's own.
+Importing Locust patches the standard library for gevent, so only a process of Locust's own may import this module.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
 from stress.calls import Call, CallMaker
-from stress.dataset import Dataset, load_dataset
+from stress.dataset import load_dataset
 from stress.errors import StressError, WrongAnswerError
 from stress.records import RecordWriter
 from stress.runs import INTERRUPTED
 from stress.scenarios import SCENARIOS, Scenario
-from stress.service import ServedModel, read_service, require_expected_model
+from stress.service import read_service, require_expected_model
 
-_MAX_OPEN_CALLS = 512  # of an open load; what comes on top waits, and its waiting counts
-_DRAIN_S = 8.0  # how long an open load's last calls may take; Locust's --stop-timeout is a little longer
-_REST_AFTER_LOSS_S = 0.1  # a dead service is not asked ten thousand times a second whether it is still dead
-_SPAWN_RATE = 100.0  # users per second: a stage begins nearly at once
-_MAX_DISTINCT_FAILURES = 50  # Locust keeps each different sentence for its report
+_MAX_OPEN_CALLS = 512  # of an open load; further calls wait, and their latency includes the wait
+_DRAIN_S = 8.0  # for the last calls of an open load; less than Locust's --stop-timeout
+_REST_AFTER_LOSS_S = 0.1  # limits the calls to a dead service
+_SPAWN_RATE = 100.0  # users per second: a stage begins almost at once
+_MAX_DISTINCT_FAILURES = 50  # Locust keeps each different message for its report
 
 stats.HISTORY_STATS_INTERVAL_SEC = 1  # a point per second in the report's charts
 stats.PERCENTILES_TO_CHART = [0.5, 0.95, 0.99]
 
 
 class _Run:
-    """What all users share: made when a test starts.
+    """The state that all users share, created when a test starts.
 
     Args:
-        options: Locust's, parsed.
-        host: of the service.
+        options: Locust's parsed options.
+        host: URL of the service.
     """
 
     def __init__(self, options: Any, host: str) -> None:
         self.scenario = chosen_scenario(options)
         self.rate: float = options.rate
         self.seed: int = options.seed
-        self.dataset: Dataset = load_dataset(Path(options.data))
-        self.served: ServedModel = read_service(host)
+        self.dataset = load_dataset(Path(options.data))
+        self.served = read_service(host)
         require_expected_model(host, self.served, self.dataset)
         self.records = RecordWriter(Path(options.records)) if options.records else None
         self.users = 0
@@ -61,13 +61,13 @@ class _Run:
         self._failures: set[str] = set()
 
     def maker(self) -> CallMaker:
-        """For one more user, who draws calls of its own."""
+        """The calls of one more user, who draws independently of the others."""
         self.users += 1
         random = Random(f"{self.seed}/{self.users}")
         return CallMaker(self.dataset, self.served, self.scenario.batch_rows, self.scenario.mix, random)
 
-    def named(self, failure: str) -> str:
-        """A failure's sentence, as long as there are not too many different ones."""
+    def limited(self, failure: str) -> str:
+        """A failure's message, or a general one if there are too many different messages."""
         if failure not in self._failures and len(self._failures) >= _MAX_DISTINCT_FAILURES:
             return "a further failure, see requests.csv"
         self._failures.add(failure)
@@ -77,21 +77,14 @@ class _Run:
 _run: _Run | None = None
 
 
-def current_run() -> _Run:
-    """The run that goes on."""
-    assert _run is not None  # noqa: S101 - Locust starts no user before test_start
-    return _run
-
-
 def chosen_scenario(options: Any) -> Scenario:
-    """The scenario of Locust's options, as long as they say."""
-    scenario = SCENARIOS[options.scenario]
-    return scenario.lasting(options.seconds) if options.seconds else scenario
+    """The scenario that Locust's options name, with their duration."""
+    return SCENARIOS[options.scenario].lasting(options.seconds)
 
 
 @events.init_command_line_parser.add_listener
 def add_options(parser: LocustArgumentParser) -> None:
-    """The options of ours."""
+    """Adds our options to Locust's."""
     group = parser.add_argument_group("Stress", "Options of stress/locustfile.py")
     group.add_argument("--scenario", choices=list(SCENARIOS), default="mixed", help="See stress/README.md")
     group.add_argument("--seconds", type=float, default=0.0, help="Duration; 0: the scenario's own")
@@ -103,11 +96,11 @@ def add_options(parser: LocustArgumentParser) -> None:
 
 @events.init.add_listener
 def end_on_ctrl_c(environment: Environment, **_: Any) -> None:
-    """Has Ctrl-C end the run in good order; as an exception it would strike whichever user happens to be at work."""
+    """Makes Ctrl-C end the run in order; as an exception it would hit an arbitrary user."""
 
     def end() -> None:
         environment.process_exit_code = INTERRUPTED
-        ScenarioShape.is_over = True  # at its next tick, within a second
+        ScenarioShape.is_over = True  # read at its next tick, within a second
         if environment.web_ui is not None:
             while environment.runner is not None and environment.runner.shape_greenlet is not None:
                 gevent.sleep(0.1)
@@ -118,38 +111,38 @@ def end_on_ctrl_c(environment: Environment, **_: Any) -> None:
 
 @events.test_start.add_listener
 def start_run(environment: Environment, **_: Any) -> None:
-    """Reads the rows and asks the service what it serves, before the first call."""
-    global _run  # noqa: PLW0603 - Locust makes the users; this is how they find what they share
+    """Reads the rows and asks the service for its model before the first call."""
+    global _run  # noqa: PLW0603 - Locust creates the users; this is how they find their shared state
     try:
         _run = _Run(environment.parsed_options, str(environment.host).rstrip("/"))
     except StressError as error:
         logging.getLogger("stress").critical("%s", error)
         raise SystemExit(1) from error
     gc.collect()
-    gc.freeze()  # the rows and expected answers are there to stay: walking them now and then would make calls late
+    gc.freeze()  # rows and expected answers stay: collecting them again and again would delay calls
 
 
 @events.test_stop.add_listener
 def stop_run(**_: Any) -> None:
-    """Writes what is left of the records."""
+    """Flushes the records."""
     if _run is not None and _run.records is not None:
         _run.records.close()
 
 
 @events.quitting.add_listener
 def await_tables(environment: Environment, **_: Any) -> None:
-    """Lets Locust write its CSV tables once more: it does so every second, and not at the end."""
+    """Lets Locust write its CSV tables once more: it does so every second, but not at the end."""
     if environment.parsed_options is not None and environment.parsed_options.csv_prefix:
         gevent.sleep(stats.CSV_STATS_INTERVAL_SEC + 0.1)
 
 
 class ScenarioShape(LoadTestShape):
-    """How many users there are, second by second; an open load needs only one, who does not wait."""
+    """The number of users over time; an open load needs only one, who does not wait."""
 
     is_over: ClassVar[bool] = False
 
     def tick(self) -> tuple[int, float] | None:
-        """Users and how fast they come and go; None at the end."""
+        """Users and the rate at which they come and go; None at the end."""
         assert self.runner is not None  # noqa: S101
         options: Any = self.runner.environment.parsed_options
         users = chosen_scenario(options).users_at(self.get_run_time())
@@ -167,10 +160,11 @@ class Caller(FastHttpUser):
     _is_ending = False
 
     def on_start(self) -> None:
-        """Finds what it needs."""
-        self._run = current_run()
+        """Prepares this user."""
+        assert _run is not None  # noqa: S101 - Locust starts no user before test_start
+        self._run = _run
         self._maker = self._run.maker()
-        # A status is what is checked, not an exception of the client.
+        # Our checks judge the status; the client must not raise an exception for it.
         self.client.client.valid_response_codes = frozenset(range(100, 600))  # type: ignore[misc]
         self._arrivals = Random(f"{self._run.seed}/arrivals")
         self._due = time.perf_counter()
@@ -178,7 +172,7 @@ class Caller(FastHttpUser):
 
     @task
     def make_calls(self) -> None:
-        """All calls of this user. One task, because between two Locust may kill a user who has just begun the next."""
+        """All calls of this user. A single task, because Locust may kill a user between two tasks."""
         while not self._is_ending:
             if self._run.rate:
                 self._await_arrival()
@@ -188,34 +182,33 @@ class Caller(FastHttpUser):
                 gevent.sleep(self._run.scenario.pause_s)
 
     def _await_arrival(self) -> None:
-        """The next moment of a Poisson process: the gaps are exponential, whatever became of the calls before.
+        """Waits for the next event of a Poisson process: gaps are exponential and independent of earlier calls.
 
-        Each call of such a load is made in a greenlet of its own, and its latency counts from when it was due, so that neither
-        a slow service nor a slow generator hides.
+        Each call of an open load has a greenlet of its own, and its latency counts from when it was due, so that neither a
+        slow service nor a slow generator is hidden.
         """
         self._due += self._arrivals.expovariate(self._run.rate)
         gevent.sleep(max(0.0, self._due - time.perf_counter()))
 
     def stop(self, force: bool = False) -> bool:
-        """Has the user end after its present call."""
+        """Makes the user end after its present call."""
         self._is_ending = True
         return bool(super().stop(force))
 
     def on_stop(self) -> None:
-        """Waits for the last calls; those that are still without an answer then have failed."""
+        """Waits for the last calls; those without an answer by then have failed."""
         self._open_calls.join(timeout=_DRAIN_S)
         self._open_calls.kill()
 
     def _make(self, call: Call, due: float) -> None:
         note = partial(self._note, call, due, late_ms=(time.perf_counter() - due) * 1000)
         try:
-            body: Any = call.body  # Locust's types want text, which it would only have to encode
+            body: Any = call.body  # Locust's types ask for str, which it would only encode
             with self.client.post(call.path, name=call.kind, data=body, catch_response=True) as response:
-                meta = response.request_meta
-                ms = meta["response_time"] = (time.perf_counter() - due) * 1000  # from when it was due
+                ms = response.request_meta["response_time"] = (time.perf_counter() - due) * 1000  # from when it was due
                 failure = _judge(call, response)
                 if failure:
-                    response.failure(self._run.named(failure))
+                    response.failure(self._run.limited(failure))
                 else:
                     response.success()
         except gevent.GreenletExit:
@@ -227,11 +220,11 @@ class Caller(FastHttpUser):
 
     def _note(self, call: Call, due: float, **outcome: Any) -> None:
         if self._run.records is not None:
-            self._run.records.write(due_s=due - self._run.started, kind=call.kind, rows=call.rows, **outcome)
+            self._run.records.write(due_s=due - self._run.started, kind=call.kind, rows=len(call.rows), **outcome)
 
 
 def _judge(call: Call, response: Any) -> str:
-    """What is wrong with an answer, or nothing."""
+    """Why an answer is wrong, or an empty string."""
     if response.status_code == 0:
         return f"no answer: {type(response.error).__name__}"
     try:

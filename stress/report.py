@@ -1,16 +1,15 @@
-"""The tables and sentences on the terminal."""
+"""The tables and sentences that a load test prints."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
+import pandas as pd
 from rich.text import Text
 
 from stress.capacity import Capacity, Step
-from stress.compare import Ratio
-from stress.records import Figures, Records, figures
+from stress.options import console, table
+from stress.records import Figures, Records, duration, figures
 from stress.runs import Run
 
 __all__ = ["capacity_sentence", "print_comparison", "print_run", "print_step"]
@@ -18,16 +17,15 @@ __all__ = ["capacity_sentence", "print_comparison", "print_run", "print_step"]
 _LISTED_FAILURES = 10
 
 
-def print_run(run: Run, console: Console) -> None:
-    """A run's figures by kind of call, its failures, its verdict, and where the rest is."""
-    table = _table("calls of", "calls", "failed", "calls/s", "rows/s", "p50 ms", "p95 ms", "p99 ms", "max ms")
-    for kind, found in _by_kind(run.records).items():
-        latencies = (found.p50_ms, found.p95_ms, found.p99_ms, found.max_ms)
-        counts = (f"{found.calls:,}", f"{found.failures:,}", f"{found.calls_per_s:,.1f}", f"{found.rows_per_s:,.0f}")
-        table.add_row(kind, *counts, *map(_ms, latencies))
-    console.print(table)
-    failures = run.records.failure_counts()
-    for failure, count in failures.most_common(_LISTED_FAILURES):
+def print_run(run: Run) -> None:
+    """The figures of each kind of call, the failures, the verdict and the files of the report."""
+    found = table("calls of", "calls", "failed", "calls/s", "rows/s", "p50 ms", "p95 ms", "p99 ms", "max ms")
+    for kind, one in _by_kind(run.records).items():
+        counts = (f"{one.calls:,}", f"{one.failures:,}", f"{one.calls_per_s:,.1f}", f"{one.rows_per_s:,.0f}")
+        found.add_row(kind, *counts, *map(_ms, (one.p50_ms, one.p95_ms, one.p99_ms, one.max_ms)))
+    console.print(found)
+    failures = run.records["failure"][~run.records["good"]].value_counts()
+    for failure, count in failures.head(_LISTED_FAILURES).items():
         console.print(Text(f"{count:,} x {failure}", style="red"))
     if len(failures) > _LISTED_FAILURES:
         console.print(Text(f"... and {len(failures) - _LISTED_FAILURES:,} others, see requests.csv", style="red"))
@@ -35,7 +33,7 @@ def print_run(run: Run, console: Console) -> None:
     console.print(f"{run.load.out}: {', '.join(sorted(path.name for path in run.load.out.iterdir()))}")
 
 
-def print_step(step: Step, limit_ms: float, console: Console) -> None:
+def print_step(step: Step, limit_ms: float) -> None:
     """One step of the capacity search."""
     console.print(
         f"{step.rate:7,.0f} calls/s for {step.seconds:.0f} s: p50 {_ms(step.p50_ms)} ms, p99 {_ms(step.p99_ms)} ms, "
@@ -45,24 +43,24 @@ def print_step(step: Step, limit_ms: float, console: Console) -> None:
 
 
 def capacity_sentence(capacity: Capacity, limit_ms: float, *, rows: str, replicas: str, where: str) -> str:
-    """What the search found, in one sentence."""
+    """The result of the search in one sentence."""
     condition = f"{rows} calls/s at p99 < {limit_ms:g} ms{replicas} {where}."
     if capacity.rate is None:
         return f"Less than {_rounded(capacity.lowest)} {condition}"
     return f"{'At least' if capacity.unbounded else 'About'} {_rounded(capacity.rate)} {condition}"
 
 
-def print_comparison(titles: Sequence[str], ratios: Sequence[Ratio], failures: Sequence[int], console: Console) -> None:
-    """The medians of two servers, and how they compare."""
-    table = _table("median of rounds", *titles, "B / A")
-    for one in ratios:
-        table.add_row(one.name, f"{one.a:,.2f}", f"{one.b:,.2f}", f"{one.ratio:.2f}")
-    table.add_row("failed calls", *(f"{count:,}" for count in failures), "")
-    console.print(table)
+def print_comparison(titles: Sequence[str], compared: pd.DataFrame, failures: Sequence[int]) -> None:
+    """The medians of two servers and their ratios."""
+    found = table("median of rounds", *titles, "B / A")
+    for name, *values in compared.itertuples():
+        found.add_row(name, *(f"{value:,.2f}" for value in values))
+    found.add_row("failed calls", *(f"{count:,}" for count in failures), "")
+    console.print(found)
 
 
 def _verdict(run: Run) -> str:
-    calls, failed = len(run.records), int((~run.records.good).sum())
+    calls, failed = len(run.records), int((~run.records["good"]).sum())
     name = run.load.scenario.name
     if failed:
         return f"FAILED: {name}: {failed:,} of {calls:,} calls were not answered as expected."
@@ -71,17 +69,10 @@ def _verdict(run: Run) -> str:
     return f"Passed: {name}: all {calls:,} calls were answered as expected."
 
 
-def _table(*columns: str) -> Table:
-    table = Table(*columns)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    return table
-
-
 def _by_kind(records: Records) -> dict[str, Figures]:
-    kinds = sorted(set(records.kinds.tolist()))
-    found = {kind: figures(records.only(records.kinds == kind), records.seconds) for kind in kinds}
-    return found if len(found) == 1 else {**found, "all": figures(records, records.seconds)}
+    seconds = duration(records)
+    found = {str(kind): figures(made, seconds) for kind, made in records.groupby("kind")}
+    return found if len(found) == 1 else {**found, "all": figures(records, seconds)}
 
 
 def _ms(value: float) -> str:
@@ -89,5 +80,5 @@ def _ms(value: float) -> str:
 
 
 def _rounded(rate: float) -> str:
-    """To two digits: the search is no more exact than that."""
+    """Two significant digits, the precision of the search."""
     return f"{float(f'{rate:.2g}'):,.0f}"

@@ -1,10 +1,10 @@
-"""One run of a scenario: Locust in a process of its own, and the folder that it leaves behind.
+"""One run of a scenario: Locust in a process of its own, and the folder of its report.
 
-- ``report.html``: Locust's report, charts of throughput, percentiles and failures over time
+- ``report.html``: Locust's report, with charts of throughput, percentiles and failures over time
 - ``locust_*.csv``: Locust's tables
-- ``requests.csv``: a line per call, which every figure of ours is made of
-- ``chart.png``: throughput, percentiles, failures and users as one picture
-- ``locust.log``: what Locust had to say
+- ``requests.csv``: a line per call, from which all our figures are computed
+- ``chart.png``: throughput, percentiles, failures and users in one picture
+- ``locust.log``: Locust's output
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from stress.scenarios import Scenario
 __all__ = ["INTERRUPTED", "Load", "Run", "run_load"]
 
 _LOCUSTFILE = PROJECT_ROOT / "stress" / "locustfile.py"
-_STOP_TIMEOUT_S = 10  # how long users may take to finish their last call
+_STOP_TIMEOUT_S = 10  # for the users' last calls
 _POLL_S = 0.25
 _FAILED = 1
 
@@ -35,9 +35,9 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class Load:
-    """What to run: with ``rate``, calls per second that wait for no answer, without, the scenario's users.
+    """What to run. With ``rate``, calls per second that wait for no answer; without, the scenario's users.
 
-    With ``web_port``, Locust's web page is served there until Ctrl-C.
+    With ``web_port``, Locust serves its web page there until Ctrl-C.
     """
 
     scenario: Scenario
@@ -51,42 +51,34 @@ class Load:
 
 @dataclass(frozen=True)
 class Run:
-    """What became of it."""
+    """The outcome. ``complaint`` says why the run failed, apart from failed calls; it is empty otherwise."""
 
     load: Load
     records: Records
     complaint: str
-    """Why the run has failed, apart from calls that have; empty when it has not."""
 
     @property
     def failed(self) -> bool:
-        """Whether a call was not answered as expected, or there was none, or Locust itself failed."""
-        return bool(self.complaint) or not self.records.good.all()
+        """Whether a call failed, none was made, or Locust itself failed."""
+        return bool(self.complaint) or not self.records["good"].all()
 
 
 def run_load(load: Load, watch: Callable[[float, int], None]) -> Run:
-    """Runs a load to its end. ``watch`` is told the seconds so far and the calls so far, now and then.
-
-    Ctrl-C ends it early, with what there is.
+    """Runs a load to its end, or until Ctrl-C, and calls ``watch`` now and then with the seconds and calls so far.
 
     Raises:
-        StressError: Locust could not start; the sentence is its own.
+        StressError: Locust did not start; the message is Locust's.
     """
     load.out.mkdir(parents=True, exist_ok=True)
     log, records = load.out / "locust.log", load.out / "requests.csv"
     records.unlink(missing_ok=True)
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            _command(load, records),
-            cwd=PROJECT_ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=None if load.web_port else output,
-            stderr=None if load.web_port else subprocess.STDOUT,
-        )
+        out = None if load.web_port else output
+        process = subprocess.Popen(_command(load, records), cwd=PROJECT_ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         code = _wait(process, records, watch)
     if not records.exists():
-        said = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
-        raise StressError(f"Locust did not start: {said or f'exit code {code}'}")
+        reason = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+        raise StressError(f"Locust did not start: {reason or f'exit code {code}'}")
     found = read_records(records)
     return Run(load, found, _complaint(code, found, log))
 
@@ -110,11 +102,11 @@ def _command(load: Load, records: Path) -> list[str]:
     if load.web_port:
         settings |= {"--web-host": "127.0.0.1", "--web-port": load.web_port}
     command = [sys.executable, "-m", "locust", "--autostart" if load.web_port else "--headless", "--only-summary"]
-    return command + [part for name, value in settings.items() for part in (name, str(value))]
+    return command + [str(part) for setting in settings.items() for part in setting]
 
 
 def _wait(process: subprocess.Popen[bytes], records: Path, watch: Callable[[float, int], None]) -> int:
-    """The exit code. Whatever happens here, Locust does not outlive it."""
+    """The exit code. Locust never outlives this function."""
     started, calls, position = time.monotonic(), -1, 0  # the first line is the header
     try:
         while True:
@@ -127,10 +119,10 @@ def _wait(process: subprocess.Popen[bytes], records: Path, watch: Callable[[floa
                         new = file.read()
                     calls, position = calls + new.count(b"\n"), position + len(new)
                 watch(time.monotonic() - started, max(calls, 0))
-            except KeyboardInterrupt:
-                with contextlib.suppress(subprocess.TimeoutExpired):  # it has reached Locust too, which still writes its report
-                    process.wait(2 * _STOP_TIMEOUT_S)
-                return INTERRUPTED
+    except KeyboardInterrupt:
+        with contextlib.suppress(subprocess.TimeoutExpired):  # Ctrl-C reached Locust as well, which writes its report
+            process.wait(2 * _STOP_TIMEOUT_S)
+        return INTERRUPTED
     finally:
         if process.poll() is None:
             process.kill()
@@ -142,6 +134,6 @@ def _complaint(code: int, records: Records, log: Path) -> str:
         return "it was interrupted"
     if not len(records):
         return "no call was made"
-    if code not in {0, _FAILED} or (code == _FAILED and records.good.all()):
+    if code not in {0, _FAILED} or (code == _FAILED and records["good"].all()):
         return f"Locust itself failed with exit code {code}, see {log}"
     return ""

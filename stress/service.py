@@ -1,14 +1,17 @@
-"""What is served at a URL: whether it is ready, which model it is, and how many replicas there are."""
+"""Questions to a running service and its Ray dashboard: is it ready, which model does it serve, how many replicas run."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 import requests
 
-from stress.dataset import Dataset
+from stress.dataset import Dataset, load_dataset, prepare_data
 from stress.errors import StressError
 
-__all__ = ["Column", "ServedModel", "count_replicas", "read_service", "require_expected_model"]
+__all__ = ["Column", "ServedModel", "count_replicas", "prepare", "read_service", "require_expected_model"]
 
 _TIMEOUT_S = 30.0
 _APPLICATION = "class-prediction"
@@ -26,7 +29,7 @@ class _Schema(msgspec.Struct, frozen=True):
 
 
 class ServedModel(msgspec.Struct, frozen=True):
-    """What load tests need of ``GET /model``."""
+    """The part of ``GET /model`` that load tests need."""
 
     name: str
     version: str
@@ -35,15 +38,29 @@ class ServedModel(msgspec.Struct, frozen=True):
     schema: _Schema
 
     def used_columns(self) -> list[Column]:
-        """The columns that a row must have."""
+        """The columns that every row must have."""
         return [column for column in self.schema.columns if column.name in self.selected_features]
+
+
+def prepare(urls: Sequence[str], data: Path, say: Callable[[str], None]) -> tuple[Dataset, ServedModel]:
+    """Writes missing data files, loads them, and checks that every URL serves the expected model, which is returned.
+
+    Raises:
+        StressError: a service is missing or serves another model, or the data cannot be used.
+    """
+    served = [read_service(url) for url in urls]
+    prepare_data(data, say)
+    dataset = load_dataset(data)
+    for url, model in zip(urls, served, strict=True):
+        require_expected_model(url, model, dataset)
+    return dataset, served[0]
 
 
 def read_service(url: str) -> ServedModel:
     """The model that a ready service serves.
 
     Raises:
-        StressError: nothing answers there, it is not ready, or it is another service.
+        StressError: nothing answers, the service is not ready, or it is another service.
     """
     try:
         ready = requests.get(f"{url}/ready", timeout=_TIMEOUT_S)
@@ -55,14 +72,14 @@ def read_service(url: str) -> ServedModel:
     try:
         return msgspec.json.decode(model.content, type=ServedModel)
     except msgspec.DecodeError as error:
-        raise StressError(f"what answers at {url} is another service: GET /model says no model ({error})") from error
+        raise StressError(f"{url} is another service: GET /model does not describe a model ({error})") from error
 
 
 def require_expected_model(url: str, served: ServedModel, dataset: Dataset) -> None:
     """Compares the digests of the served and the expected model.
 
     Raises:
-        StressError: they differ; every answer would be compared with another model's.
+        StressError: they differ, so that no answer could be compared.
     """
     expected = dataset.expected.model
     if served.digest != expected.digest:
@@ -75,10 +92,10 @@ def require_expected_model(url: str, served: ServedModel, dataset: Dataset) -> N
 
 
 def count_replicas(dashboard: str, token: str | None) -> dict[str, int]:
-    """Running replicas of each deployment, by the Ray dashboard at ``dashboard``, which may ask for a token.
+    """The number of running replicas of each deployment, from the Ray dashboard, which may require a token.
 
     Raises:
-        StressError: it does not say.
+        StressError: the dashboard does not say.
     """
     try:
         response = requests.get(

@@ -19,7 +19,37 @@ from serve_app.exercise.published_model import PublishedModel, load_published_mo
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
+SHARED_SERVICES = ("server", "applications")
+"""Fixtures that start a real service for the tests of several modules."""
+
 RowMaker = Callable[[int, int], list[dict[str, Any]]]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Orders the tests and distributes them over the processes of pytest-xdist.
+
+    Tests that share a service follow each other in one process, and the one that ends it comes last. The tests of any other
+    module stay together. What needs a service begins first, because it takes longest.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(_group(item)))
+    items.sort(key=_place)
+
+
+def _group(item: pytest.Item) -> str:
+    for service in SHARED_SERVICES:
+        if service in getattr(item, "fixturenames", ()):
+            return service
+    return item.location[0]
+
+
+def _place(item: pytest.Item) -> tuple[int, bool]:
+    group = _group(item)
+    places = [*SHARED_SERVICES, "integration", "e2e"]
+    found = [place for place, name in enumerate(places) if name == group or f"/{name}/" in group]
+    return min(found, default=len(places)), item.get_closest_marker("ends_service") is not None
 
 
 @pytest.fixture(scope="session")

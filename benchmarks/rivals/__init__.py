@@ -1,5 +1,5 @@
-"""Other ways to serve the same model_components, each in its own environment, as its users would write it.
+"""Other ways to serve the same model_components, each in an environment of its own, written as its users would.
 
-None of them imports the service's code. What two of them share stands beside them: tables.py scores with pandas and
+None of them imports the service's code. artefacts.py loads the model and writes answers; tables.py scores with pandas and
 scikit-learn, arrays.py with NumPy alone.
 """

@@ -1,15 +1,15 @@
-"""Scoring without pandas and scikit-learn: the fitted objects are taken apart into arrays once, at start."""
+"""Scoring without pandas and scikit-learn: the fitted objects become arrays once, at start."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 from numpy.typing import NDArray
+
+from benchmarks.rivals.artefacts import answers, load_artefacts
 
 __all__ = ["CompiledModel"]
 
@@ -22,23 +22,20 @@ class CompiledModel:
     """
 
     def __init__(self, folder: Path) -> None:
-        imputer, scaler, model = (joblib.load(folder / f"{part}.pkl") for part in ("imputer", "scaler", "model"))
-        manifest = json.loads((folder / "manifest.json").read_text())
-        self.selected_features: list[str] = manifest["selected_features"]
-        self.classes: list[Any] = manifest["classes"]
-        self.threshold: float = manifest["threshold"]
+        manifest, imputer, scaler, model = load_artefacts(folder)
+        self._manifest = manifest
         weights = dict(zip(model.feature_names_in_, model.coef_[0], strict=True))
         self._intercept = float(model.intercept_[0])
         kinds = {column["name"]: column["kind"] for column in manifest["schema"]["columns"]}
-        self.numeric = [name for name in self.selected_features if kinds[name] != "categorical"]
-        self.categorical = [name for name in self.selected_features if kinds[name] == "categorical"]
+        self.numeric = [name for name in manifest["selected_features"] if kinds[name] != "categorical"]
+        self.categorical = [name for name in manifest["selected_features"] if kinds[name] == "categorical"]
         position = {name: index for index, name in enumerate(scaler.feature_names_in_)}
         chosen = [position[name] for name in self.numeric]
         self._imputed, self._means, self._scales = (
             learned[chosen] for learned in (imputer.statistics_, scaler.mean_, scaler.scale_)
         )
         self._weights = np.array([weights[name] for name in self.numeric])
-        # A level's share of the log-odds; one that is missing, unknown or the baseline adds nothing.
+        # A level's part of the log-odds; a missing or unknown level and the baseline add nothing.
         self._level_weights = {
             name: {
                 feature["level"]: weights[f"{name}_{feature['level']}"]
@@ -66,20 +63,11 @@ class CompiledModel:
 
     def answers(self, probabilities: NDArray[np.float64]) -> list[dict[str, Any]]:
         """The service's answer to each row."""
-        negative, positive = self.classes
-        return [
-            {
-                "probability_positiveclass": probability,
-                "probability_predictedclass": probability if probability >= self.threshold else 1.0 - probability,
-                "selected_features": self.selected_features,
-                "predicted_class": positive if probability >= self.threshold else negative,
-            }
-            for probability in probabilities.tolist()
-        ]
+        return answers(self._manifest, probabilities.tolist())
 
 
 def _number(cell: Any) -> float:
-    """A number, or the text of one: ``"$5,547.78"``, ``"($5,032.58)"``, ``"36.29%"``."""
+    """A number, or a string of one: ``"$5,547.78"``, ``"($5,032.58)"``, ``"36.29%"``."""
     if type(cell) is float:
         return cell
     if cell is None or cell == "":

@@ -1,37 +1,17 @@
 """Scoring as a notebook does it: a DataFrame through the fitted scikit-learn objects, and dummies for the categories.
 
-The one thing that a notebook gets wrong is put right here: the dummies have the levels of the manifest, not those that
-happen to be among the rows.
+Unlike in many notebooks, the dummies have the levels of the manifest, not those that happen to be in the rows.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
-import joblib
 import pandas as pd
 
-__all__ = ["Artefacts", "answers", "encode", "load_artefacts", "plain_numbers", "score"]
+from benchmarks.rivals.artefacts import Artefacts
 
-Rows = list[dict[str, Any]]
-
-
-class Artefacts:
-    """What a training run left behind."""
-
-    def __init__(self, manifest: dict[str, Any], imputer: Any, scaler: Any, model: Any) -> None:
-        self.manifest = manifest
-        self.imputer = imputer
-        self.scaler = scaler
-        self.model = model
-
-
-def load_artefacts(folder: Path) -> Artefacts:
-    """The three pickled estimators and their manifest."""
-    imputer, scaler, model = (joblib.load(folder / f"{part}.pkl") for part in ("imputer", "scaler", "model"))
-    return Artefacts(json.loads((folder / "manifest.json").read_text()), imputer, scaler, model)
+__all__ = ["encode", "plain_numbers", "score"]
 
 
 def encode(artefacts: Artefacts, table: pd.DataFrame) -> pd.DataFrame:
@@ -55,20 +35,6 @@ def score(artefacts: Artefacts, features: pd.DataFrame) -> list[float]:
     return probabilities
 
 
-def answers(manifest: dict[str, Any], probabilities: list[float]) -> Rows:
-    """The service's answer to each row."""
-    negative, positive = manifest["classes"]
-    return [
-        {
-            "probability_positiveclass": probability,
-            "probability_predictedclass": probability if probability >= manifest["threshold"] else 1.0 - probability,
-            "selected_features": manifest["selected_features"],
-            "predicted_class": positive if probability >= manifest["threshold"] else negative,
-        }
-        for probability in probabilities
-    ]
-
-
 def plain_numbers(column: pd.Series[Any]) -> pd.Series[float]:
     """``"($5,032.58)"``, ``"$-5,032.58"`` and ``"36.29%"`` as numbers."""
     text = column.astype("str").str.replace(r"[$,%)]", "", regex=True).str.replace("(", "-")
@@ -76,6 +42,6 @@ def plain_numbers(column: pd.Series[Any]) -> pd.Series[float]:
 
 
 def _dummies(name: str, levels: list[str], table: pd.DataFrame) -> pd.DataFrame:
-    """A column per level, whichever of them are among the rows; none of them set where the level is unknown or missing."""
+    """A column per level of the manifest; none is set for an unknown or missing level."""
     known = table[name].where(table[name].isin(levels))
     return pd.get_dummies(pd.Categorical(known, levels), dtype=float).add_prefix(f"{name}_")

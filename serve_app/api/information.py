@@ -39,9 +39,12 @@ class Information:
         return _json(HealthBody("live"))
 
     async def ready(self, _: Request) -> Response:
-        """``GET /ready``: 200 if golden rows get their recorded answers through the whole graph, otherwise 503."""
+        """``GET /ready``: 200 if golden rows get their recorded answers through the whole graph, otherwise 503.
+
+        A replica that answers with another version than the one that should serve is ready, and says so.
+        """
         if await self._service.is_ready():
-            return _json(ReadyBody("ready"))
+            return _json(ReadyBody("ready", fallback=self._service.falls_back))
         return _json(ReadyBody("not ready"), status=503)
 
     async def model(self, _: Request) -> Response:

@@ -24,10 +24,14 @@ class HealthBody(msgspec.Struct, frozen=True):
     status: Literal["live"]
 
 
-class ReadyBody(msgspec.Struct, frozen=True):
-    """Whether golden rows, sent through both deployments, get their recorded answers."""
+class ReadyBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whether golden rows, sent through both deployments, get their recorded answers.
+
+    ``fallback`` is true if another version answers than the one that should serve, which cannot be used.
+    """
 
     status: Literal["ready", "not ready"]
+    fallback: bool = False
 
 
 class ModelBody(msgspec.Struct, frozen=True, kw_only=True):

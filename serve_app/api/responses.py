@@ -29,6 +29,7 @@ from serve_app.errors import (
     KeysError,
     MalformedGzipError,
     MalformedJSONError,
+    NotScorableError,
     OverloadedError,
     RequestError,
     ScoringError,
@@ -148,6 +149,9 @@ def _request_refusal(error: RequestError) -> _Refusal:
     headers = (_CLOSE,) if status in {408, 413} else ()
     if isinstance(error, InvalidRowsError):
         return _Refusal(status, error.problems[0].code, str(error), headers, error.problems)
+    if isinstance(error, NotScorableError) and error.row is not None:
+        problem = FieldProblem(error.row, None, error.code, str(error))
+        return _Refusal(status, error.code, str(error), headers, [problem])
     return _Refusal(status, error.code, str(error), headers)
 
 

@@ -41,6 +41,11 @@ class Service(Protocol):
         """Which model versions are in use, and for what."""
         ...
 
+    @property
+    def falls_back(self) -> bool:
+        """Whether another model version answers than the one that should serve, which cannot be used."""
+        ...
+
     async def drift(self) -> Described | None:
         """How far recent rows have moved from the training rows; None if the manifest does not describe those."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -12,7 +12,7 @@ from serve_app.cli.printing import announce_components, console, print_columns, 
 
 if TYPE_CHECKING:
     from serve_app.scoring.schema import UnknownPolicy
-    from serve_app.training.methods import Method
+    from serve_app.training.methods import Calibration, Method
     from serve_app.training.threshold import ThresholdRule
 
 __all__ = ["COMMANDS"]
@@ -23,11 +23,17 @@ __all__ = ["COMMANDS"]
 @click.option("--target", required=True, help="Column to predict.")
 @click.option(
     "--method",
-    type=click.Choice(["two-stage", "logit", "trees"]),
-    default="two-stage",
+    type=click.Choice(["auto", "logit", "trees", "two-stage"]),
+    default="auto",
     show_default=True,
-    help="The exercise's two-stage logit, a logit with an L2 penalty, or gradient-boosted trees.",
+    help="logit: logistic regression with an L2 penalty. trees: gradient-boosted trees. auto: whichever of these two has the "
+    "lower cross-validated log loss. two-stage: the exercise's recipe, two logits without an intercept, for balanced classes.",
 )
+@click.option("--positive", metavar="CLASS", help="The positive one of two classes (default: the last in order).")
+@click.option("--calibrate", type=click.Choice(["isotonic", "sigmoid"]), help="Calibrate probabilities by cross-validation.")
+@click.option("--null", "nulls", multiple=True, metavar="TOKEN", help="Another string for a missing value; can be repeated.")
+@click.option("--separator", help="Separator of a CSV file: one character, or tab (default: detected).")
+@click.option("--encoding", help="Encoding of a CSV file, such as latin-1 (default: by its byte order mark, or UTF-8).")
 @click.option("--columns", type=PATH, help="YAML file that corrects the inferred kinds of columns.")
 @click.option("--name", help="Name of the model (default: from the table's file name).")
 @click.option("--model-version", default="1.0.0", show_default=True)
@@ -49,7 +55,12 @@ __all__ = ["COMMANDS"]
 def train(  # noqa: PLR0913, PLR0917 - click passes options as arguments
     table: Path,
     target: str,
-    method: Method,
+    method: Method | Literal["auto"],
+    positive: str | None,
+    calibrate: Calibration | None,
+    nulls: tuple[str, ...],
+    separator: str | None,
+    encoding: str | None,
     columns: Path | None,
     name: str | None,
     model_version: str,
@@ -65,6 +76,7 @@ def train(  # noqa: PLR0913, PLR0917 - click passes options as arguments
     """Fit a model to a table (CSV, Parquet, JSON, JSON lines) and write its components and a report."""
     from serve_app.components.saving import save_components
     from serve_app.training.column_kinds import read_corrections
+    from serve_app.training.csv_tables import CsvOptions
     from serve_app.training.report import write_report
     from serve_app.training.train import train as fit
 
@@ -74,6 +86,10 @@ def train(  # noqa: PLR0913, PLR0917 - click passes options as arguments
             table,
             target=target,
             method=method,
+            positive=positive,
+            calibration=calibrate,
+            null_tokens=nulls,
+            csv=CsvOptions(separator, encoding),
             name=name,
             version=model_version,
             threshold=_threshold_rule(threshold, top_share, costs),

@@ -48,8 +48,13 @@ def announce_components(folder: Path, components: Components) -> None:
 
 
 def print_training(manifest: Manifest, report: TrainingReport) -> None:
-    """The tables and warnings of a training."""
+    """The tables, the verdict and the warnings of a training."""
     print_columns(manifest, report.left_out)
+    if report.rows_without_target:
+        console.print(f"{report.rows_without_target:,} rows are left out: {escape(manifest.target)} is missing in them.")
+    for method, found in report.candidates.items():
+        chosen = ", chosen" if method == report.method else ""
+        console.print(f"{method}: log loss {found.log_loss.mean:.4f} in {found.folds} folds{chosen}")
     _print_figures(report, is_binary=len(manifest.classes) == 2)
     if report.coefficients:
         coefficients = Table("feature", "coefficient", *(["standard error"] if report.standard_errors else []))
@@ -62,17 +67,24 @@ def print_training(manifest: Manifest, report: TrainingReport) -> None:
         console.print(f"[bold]Warning:[/bold] {escape(column)} alone gives an AUC of {auc:.4f}: {question}")
     if len(manifest.classes) == 2:
         console.print(f"A row is classified as {manifest.classes[1]} from a probability of {manifest.threshold:.4f}.")
+    console.print(f"[bold]{escape(report.verdict.sentence)}[/bold]")
+    for warning in report.verdict.warnings:
+        console.print(f"[bold]Warning:[/bold] {escape(warning)}")
 
 
 def _print_figures(report: TrainingReport, *, is_binary: bool) -> None:
-    figures = Table("rows", "count", *(["positive"] if is_binary else []), *_FIGURES)
+    headers = ("PR-AUC", "Brier score", *(["positive", "mean probability"] if is_binary else []))
+    figures = Table("rows", "count", *_FIGURES, *headers)
     for part, title in ((report.train, "training"), (report.held_back, "validation")):
-        share = [f"{part.positive_share:.2%}"] if is_binary else []
-        figures.add_row(title, f"{part.rows:,}", *share, f"{part.auc:.4f}", f"{part.log_loss:.4f}", f"{part.accuracy:.4f}")
+        shares = [f"{part.positive_share:.2%}", f"{part.mean_probability:.2%}"] if is_binary else []
+        found = (part.auc, part.log_loss, part.accuracy, part.pr_auc, part.brier)
+        figures.add_row(title, f"{part.rows:,}", *(f"{figure:.4f}" for figure in found), *shares)
     folds = report.cross_validation
     if folds is not None:
         spreads = (f"{spread.mean:.4f} ± {spread.deviation:.4f}" for spread in (folds.auc, folds.log_loss, folds.accuracy))
-        figures.add_row(f"{folds.folds}-fold", "", *([""] if is_binary else []), *spreads)
+        figures.add_row(f"{folds.folds}-fold", "", *spreads)
+    majority = (report.held_back.majority_log_loss, report.held_back.majority_accuracy)
+    figures.add_row("class shares alone", "", "", *(f"{figure:.4f}" for figure in majority))
     console.print(figures)
 
 
@@ -97,3 +109,5 @@ def announce_release(release: Release) -> None:
     for role, trial in (("canary", release.rollout.canary), ("shadow", release.rollout.shadow)):
         if trial is not None:
             console.print(f"{trial.name} {trial.version} is its {role}, with {trial.share:.0%} of the requests")
+    if release.schema_changes:
+        console.print("Clients must send other rows:", *release.schema_changes, sep="\n  ", markup=False)

@@ -31,6 +31,9 @@ __all__ = ["COMMANDS"]
     "--max-replicas", type=click.IntRange(min=1), help="Maximum replicas of each deployment (default: from the config)."
 )
 @click.option(
+    "--max-replicas-per-node", type=click.IntRange(min=1), help="Maximum replicas of each deployment on one node of a cluster."
+)
+@click.option(
     "--metrics-port", type=click.IntRange(1, 65535), help="Port of Ray's metrics for Prometheus (default: a free port)."
 )
 @click.option("--cluster", is_flag=True, help="Be the head of a cluster; replicas run on the workers that 'join' it.")
@@ -44,6 +47,7 @@ def run(  # noqa: PLR0913, PLR0917 - click passes options as arguments
     keys: Path | None,
     min_replicas: int | None,
     max_replicas: int | None,
+    max_replicas_per_node: int | None,
     metrics_port: int | None,
     cluster: bool,
     node_host: str | None,
@@ -58,7 +62,7 @@ def run(  # noqa: PLR0913, PLR0917 - click passes options as arguments
         return start_head(node_host, metrics_port) if cluster else start_alone(metrics_port)
 
     console.print("Starting Ray and Ray Serve ...")
-    overrides = Overrides(components, host, min_replicas, max_replicas, keys)
+    overrides = Overrides(components, host, min_replicas, max_replicas, keys, max_replicas_per_node)
     run_service(
         config, env_file, announce_service, overrides, start_ray=start_ray, is_cluster=cluster, drain_timeout_s=drain_timeout
     )
@@ -96,15 +100,18 @@ def ready(config: Path, host: str | None, timeout: float) -> None:
 @click.argument("components", type=PATH)
 @click.option("--canary", type=Finite(0, 1), help="Put the model on trial: it answers this share of the requests.")
 @click.option("--shadow", type=Finite(0, 1), help="Put the model on trial: it gets a copy of this share of the requests.")
+@click.option("--allow-schema-change", is_flag=True, help="Deploy the model even if clients must send other rows than now.")
 @address_option
-def deploy(components: Path, canary: float | None, shadow: float | None, address: str) -> None:
+def deploy(components: Path, canary: float | None, shadow: float | None, allow_schema_change: bool, address: str) -> None:
     """Switch the running service to the model COMPONENTS without a pause; the model is verified first."""
     from serve_app.operations.release import deploy as release
 
     if canary is not None and shadow is not None:
         raise click.UsageError("--canary and --shadow are two trials; begin one after the other")
     with console.status("Verifying, loading, switching ..."):
-        announce_release(release(components, canary=canary, shadow=shadow, address=address))
+        announce_release(
+            release(components, canary=canary, shadow=shadow, allow_schema_change=allow_schema_change, address=address)
+        )
 
 
 @click.command()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from serve_app.components.golden_rows import golden_arrays
@@ -49,6 +50,12 @@ class Components:
         """A reader of rows for these components; ``limits`` are the other ones of RowParser."""
         most = _RAW_MAX_MAGNITUDE if self.manifest.is_raw else self.encoder.max_magnitude
         return RowParser(self.encoder.columns, max_magnitude=most, max_rows=max_rows, **limits)
+
+    @property
+    def feature_means(self) -> Array | None:
+        """The mean of each feature over the training rows, shape (features,); None if the manifest does not hold them."""
+        means = self.manifest.feature_means
+        return None if means is msgspec.UNSET else np.array(means)
 
     def golden_values(self) -> tuple[Array, Array]:
         """The golden rows as a values array, and their probabilities."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +12,7 @@ import numpy as np
 from serve_app.components.manifest import Draft, GoldenRow, Manifest, in_selected_order
 from serve_app.scoring.arrays import Array
 from serve_app.scoring.rows import RowParser
-from serve_app.scoring.schema import Column
+from serve_app.scoring.schema import MISSING, Column, Feature, Schema
 from serve_app.scoring.sklearn_scorers import EstimatorScorer
 
 __all__ = ["golden_arrays", "predict_proba", "score_golden_rows"]
@@ -51,15 +51,21 @@ def score_golden_rows(manifest: Manifest, draft: Draft) -> tuple[GoldenRow, ...]
         )
     else:
         numbers = raw
-    columns_of_matrix = [
-        numbers[feature.column]
-        if feature.level is None
-        else raw[feature.column] == manifest.schema.column(feature.column).levels.index(feature.level)
-        for feature in manifest.features
-    ]
-    matrix = np.column_stack(columns_of_matrix).astype(np.float64)
+    cells = {column.name: raw[column.name].to_numpy() for column in columns}
+    scaled = {name: numbers[name].to_numpy() for name in numbers.columns}
+    matrix = np.column_stack([_feature(manifest.schema, feature, cells, scaled) for feature in manifest.features])
     probabilities = predict_proba(draft.model, columns, matrix)
     return tuple(GoldenRow(row, tuple(map(float, scored))) for row, scored in zip(rows, probabilities, strict=True))
+
+
+def _feature(schema: Schema, feature: Feature, cells: Mapping[str, Array], scaled: Mapping[str, Array]) -> Array:
+    """One column of the matrix, without the encoder that is to be proven by it."""
+    if feature.level is None:
+        return scaled[feature.column]
+    if feature.level == MISSING:
+        return np.isnan(cells[feature.column]).astype(np.float64)
+    code = schema.column(feature.column).levels.index(feature.level)
+    return np.asarray(cells[feature.column] == code, dtype=np.float64)
 
 
 def predict_proba(model: Any, columns: Sequence[Column], matrix: Array) -> Array:

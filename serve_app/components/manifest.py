@@ -36,7 +36,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     ``encoding`` says what the model gets of a number: standardised, with the mean in the place of a missing one, or raw, with
     NaN. A raw feature without a level may be of a categorical column, too: the position of its level. ``distribution`` is what
-    drift is told from.
+    drift is told from. ``feature_means``, over the training rows, are what a linear model's reasons are measured from.
     """
 
     format: int = FORMAT
@@ -53,6 +53,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     files: dict[str, str] = {}
     training: dict[str, Any] = {}
     distribution: Distribution | msgspec.UnsetType = msgspec.UNSET
+    feature_means: tuple[float, ...] | msgspec.UnsetType = msgspec.UNSET
     golden: tuple[GoldenRow, ...] = ()
 
     def __post_init__(self) -> None:
@@ -67,6 +68,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             used = {column.name for column in selected_columns(self.schema, self.features)}
         except KeyError as error:
             raise ValueError(f"a feature is made of the column {error}, which the schema does not have") from error
+        if self.feature_means is not msgspec.UNSET and len(self.feature_means) != len(self.features):
+            raise ValueError("there is not one mean for each feature")
         if used != set(self.selected_features) or len(used) != len(self.selected_features):
             raise ValueError("selected_features are not the columns that the features are made of")
 

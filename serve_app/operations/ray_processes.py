@@ -7,12 +7,14 @@ rest. Knows nothing of what is deployed on them.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 
@@ -28,6 +30,7 @@ CLUSTER_PORT = 6379
 """The port of the cluster's head that the other nodes connect to."""
 METRICS_PORT = 8080
 """The port of Ray's metrics on each node of a cluster, for Prometheus."""
+_REDIS_PASSWORD_FILE = "SERVE_APP_REDIS_PASSWORD_FILE"  # noqa: S105 - the name of a variable
 _START_TIMEOUT_S = 120
 _STACK_TRACE = re.compile(r"\) \[0x[0-9a-f]+\]|StackTrace")
 
@@ -101,7 +104,7 @@ def start_head(node_host: str | None, metrics_port: int | None = None) -> str:
     # The dashboard and all of Ray's ports are open to the cluster's network; each requires the token.
     everyone = "--dashboard-host=0.0.0.0"
     metrics = f"--metrics-export-port={metrics_port or METRICS_PORT}"
-    ray_start("--head", f"--port={CLUSTER_PORT}", "--num-cpus=0", everyone, *address, metrics)
+    ray_start("--head", f"--port={CLUSTER_PORT}", "--num-cpus=0", everyone, *address, *_redis_options(), metrics)
     context = ray.init(address="auto", namespace="serve", log_to_driver=False, logging_level="error")
     on_stop_signals(raise_stop_signal)
     return str(context.dashboard_url)
@@ -132,6 +135,21 @@ def ray_command(*arguments: str, timeout_s: float | None = None) -> subprocess.C
     """Runs Ray's command line."""
     command = [sys.executable, "-m", "ray.scripts.scripts", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_s)  # noqa: S603 - our own
+
+
+def _redis_options() -> list[str]:
+    """The password of the Redis at RAY_REDIS_ADDRESS, in which the cluster's state outlives the head.
+
+    Raises:
+        StartError: the file that holds it cannot be read.
+    """
+    path = os.environ.get(_REDIS_PASSWORD_FILE)
+    if not path:
+        return []
+    try:
+        return [f"--redis-password={Path(path).read_text(encoding='ascii').strip()}"]
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"the password of Redis cannot be read: {error}") from error
 
 
 def _last_line(output: str) -> str:

@@ -23,6 +23,8 @@ from serve_app.components.signature import Trust
 from serve_app.config import Settings, load_settings
 from serve_app.errors import ComponentsError, ReleaseError, ServeAppError
 from serve_app.operations.connection import prepare_to_connect
+from serve_app.operations.rollout_lock import hold_rollout_lock
+from serve_app.serving.client_schema import ClientSchema, client_schema, schema_changes
 from serve_app.serving.rollout import (
     ModelReference,
     RejectedVersion,
@@ -30,6 +32,7 @@ from serve_app.serving.rollout import (
     RolloutDescription,
     Trial,
     TriedVersion,
+    UsedVersion,
     read_rollout,
 )
 
@@ -42,46 +45,46 @@ _ATTEMPTS = 5
 
 
 class Release(NamedTuple):
-    """What serves now, and the number of replicas of each deployment."""
+    """What serves now, the number of replicas of each deployment, and what clients must send or expect that is new."""
 
     rollout: RolloutDescription
     replicas: dict[str, int]
+    schema_changes: tuple[str, ...] = ()
 
 
-def deploy(folder: Path, *, canary: float | None = None, shadow: float | None = None, address: str = "auto") -> Release:
+def deploy(
+    folder: Path,
+    *,
+    canary: float | None = None,
+    shadow: float | None = None,
+    allow_schema_change: bool = False,
+    address: str = "auto",
+) -> Release:
     """Makes the running service use the components in ``folder``, for all requests or on trial for a share of them.
 
     Args:
         folder: folder of components, which every node of the cluster must have under the same path.
         canary: share of the requests that the version answers; None is all of them, unless ``shadow`` is given.
         shadow: share of the requests that are copied to the version.
+        allow_schema_change: deploy it even if clients must send other rows than for the version that serves.
         address: address of the Ray cluster.
 
     Raises:
         ComponentsError: the components cannot be used; the service goes on unchanged.
-        ReleaseError: a replica cannot use them, or did not switch; the service goes on unchanged.
+        ReleaseError: another roll-out is under way, clients would have to send other rows, or a replica cannot use the
+            components or did not switch; the service goes on unchanged.
     """
-    with _connected(address) as service:
-        try:
-            components = load_components(folder.resolve(), Trust(public_key=trust_of(service.settings).public_key))
-        except ComponentsError as error:
-            service.refuse(ModelReference(components=str(folder.resolve())), error)
-            raise
-        reference = ModelReference(components=str(folder.resolve()), digest=components.digest)
+    folder = folder.resolve()
+    with _connected(address) as service, hold_rollout_lock(service.name, f"deploy {folder}"):
+        components = service.verify(folder)
+        reference = ModelReference(components=str(folder), digest=components.digest)
         before = service.rollout
-        serving = service.serving_reference()
-        role, share = ("shadow", shadow) if canary is None else ("canary", canary)
-        if share is not None:
-            trial = Trial(components=reference.components, digest=reference.digest, share=share)
-            after = msgspec.structs.replace(before, serving=serving, **{role: trial})
-        elif reference.digest == serving.digest:
-            after = Rollout(serving=serving, previous=before.previous)
-        else:
-            after = Rollout(serving=reference, previous=serving)
+        after = _after_deploy(before, service.serving_reference(), reference, canary=canary, shadow=shadow)
         try:
             service.refuse_ambiguous(components)
+            changes = service.check_schema(components, allow_change=allow_schema_change)
             service.load_everywhere(reference)
-            return service.switch(after, before)
+            return service.switch(after, before)._replace(schema_changes=changes)
         except ReleaseError as error:
             service.refuse(reference, error)
             raise
@@ -91,9 +94,10 @@ def roll_back(*, address: str = "auto") -> Release:
     """Undoes the latest ``deploy``: ends the trials if there are any, otherwise serves the previous version again.
 
     Raises:
-        ReleaseError: there is no previous version, or a replica cannot use it; the service goes on unchanged.
+        ReleaseError: another roll-out is under way, there is no previous version, or a replica cannot use it; the service goes
+            on unchanged.
     """
-    with _connected(address) as service:
+    with _connected(address) as service, hold_rollout_lock(service.name, "rollback"):
         before = service.rollout
         if before.canary is not None or before.shadow is not None:
             after = Rollout(serving=before.serving, previous=before.previous)
@@ -103,6 +107,19 @@ def roll_back(*, address: str = "auto") -> Release:
         else:
             raise ReleaseError("there is no previous version to go back to")
         return service.switch(after, before)
+
+
+def _after_deploy(
+    before: Rollout, serving: ModelReference, deployed: ModelReference, *, canary: float | None, shadow: float | None
+) -> Rollout:
+    """The rollout that a deploy leads to. ``serving`` is what serves now, with its digest."""
+    for role, share in (("canary", canary), ("shadow", shadow)):
+        if share is not None:
+            trial = Trial(components=deployed.components, digest=deployed.digest, share=share)
+            return msgspec.structs.replace(before, serving=serving, **{role: trial})
+    if deployed.digest == serving.digest:  # the same version, perhaps in another folder: there is nothing new to go back from
+        return Rollout(serving=deployed, previous=before.previous)
+    return Rollout(serving=deployed, previous=serving)
 
 
 class _ApplicationConfig:
@@ -149,26 +166,49 @@ class _Service:
         from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 
         self._client = ServeSubmissionClient(dashboard)
-        self._name, self._config = self._read()
+        self.name = self._find()
 
     @property
     def rollout(self) -> Rollout:
         """The rollout in force."""
         return self._config.rollout
 
-    @property
-    def settings(self) -> Settings:
-        """The settings of the application."""
-        return self._config.settings
+    def verify(self, folder: Path) -> Components:
+        """The components in a folder, verified on this machine as the service's settings ask.
+
+        Raises:
+            ComponentsError: they cannot be used. The replicas report it, too.
+        """
+        try:
+            return load_components(folder, Trust(public_key=trust_of(self._config.settings).public_key))
+        except ComponentsError as error:
+            self.refuse(ModelReference(components=str(folder)), error)
+            raise
 
     def serving_reference(self) -> ModelReference:
-        """The version that serves, with its digest."""
-        (described, *_) = self._describe()
-        named = self.rollout.serving or ModelReference(components=self.settings.components)
-        return ModelReference(components=named.components, digest=described.serving.digest)
+        """The version that serves, as a replica uses it; one that falls back is asked only if all do."""
+        described = min(self._describe(), key=lambda one: "serving" in one.unavailable)
+        return ModelReference(components=described.serving.components, digest=described.serving.digest)
+
+    def check_schema(self, components: Components, *, allow_change: bool) -> tuple[str, ...]:
+        """What clients must send or expect that is new, compared with the version that serves.
+
+        Raises:
+            ReleaseError: there is something, and it is not allowed.
+        """
+        manifest = components.manifest
+        schemas: list[ClientSchema] = self._ask("Preprocessor", "describe_schema")
+        changes = schema_changes(schemas[0], client_schema(manifest))
+        if changes and not allow_change:
+            listed = "".join(f"\n  {line}" for line in changes)
+            raise ReleaseError(
+                f"not deployed, because {manifest.name} {manifest.version} needs other rows than the model that serves:{listed}"
+                "\nTo deploy it all the same, add --allow-schema-change"
+            )
+        return tuple(changes)
 
     def refuse_ambiguous(self, components: Components) -> None:
-        """Refuses a version with the name and number of the serving one but other contents, which answers could not tell apart.
+        """Refuses a version with the name and number of the serving one but other contents, which people could not tell apart.
 
         Raises:
             ReleaseError: it is such a version.
@@ -205,19 +245,23 @@ class _Service:
         """Puts ``after`` into ``user_config`` and waits until every replica does what it says.
 
         Raises:
-            ReleaseError: a replica does not; ``before`` is in force again.
+            ReleaseError: a replica does not. ``before`` is in force again, unless another hand has changed ``user_config``.
         """
-        self._put(after)
         try:
+            self._put(after)
             return self._wait_for(after, before)
-        except ReleaseError:
-            self._put(before)
+        except BaseException:  # also Ctrl-C
+            if self.rollout == after:
+                self._put(before)
             raise
 
     def _wait_for(self, after: Rollout, before: Rollout) -> Release:
         deadline = time.monotonic() + _SWITCH_TIMEOUT_S
         while True:
-            described = self._describe() if self._is_running() else []
+            application = self._application()
+            if _ApplicationConfig(application["deployed_app_config"]).rollout not in {before, after}:
+                raise ReleaseError("not deployed, because user_config was changed by another hand meanwhile")
+            described = self._describe() if application["status"] == "RUNNING" else []
             rejected = [each for one in described for each in one.rejected]  # of any version, from any time
             reasons = sorted({each.reason for each in rejected if _is_named(each, after) and not _is_named(each, before)})
             if reasons:
@@ -229,21 +273,31 @@ class _Service:
                 raise ReleaseError(f"not all replicas have switched within {_SWITCH_TIMEOUT_S:.0f} s")
             time.sleep(_POLL_INTERVAL_S)
 
-    def _read(self) -> tuple[str, _ApplicationConfig]:
-        details = self._client.get_serve_details()
-        for name, application in details["applications"].items():
-            config = application.get("deployed_app_config") or {}
-            if config.get("import_path") == _IMPORT_PATH:
-                return name, _ApplicationConfig(config)
+    def _find(self) -> str:
+        for name, application in self._client.get_serve_details()["applications"].items():
+            if (application.get("deployed_app_config") or {}).get("import_path") == _IMPORT_PATH:
+                return str(name)
         raise ReleaseError("this service does not run on that Ray cluster")
 
-    def _is_running(self) -> bool:
-        return bool(self._client.get_serve_details()["applications"][self._name]["status"] == "RUNNING")
+    def _application(self) -> dict[str, Any]:
+        """What Ray Serve says about the application now."""
+        try:
+            application: dict[str, Any] = self._client.get_serve_details()["applications"][self.name]
+        except KeyError as error:
+            raise ReleaseError(f"the application {self.name} is no longer deployed") from error
+        return application
+
+    @property
+    def _config(self) -> _ApplicationConfig:
+        """The config in force now: whatever changed it last."""
+        return _ApplicationConfig(self._application()["deployed_app_config"])
 
     def _put(self, rollout: Rollout) -> None:
         details = self._client.get_serve_details()
         applications = [
-            self._config.with_rollout(rollout) if name == self._name else application["deployed_app_config"]
+            _ApplicationConfig(application["deployed_app_config"]).with_rollout(rollout)
+            if name == self.name
+            else application["deployed_app_config"]
             for name, application in details["applications"].items()
         ]
         document = {key: details[key] for key in ("proxy_location", "http_options") if details.get(key)}
@@ -261,7 +315,7 @@ class _Service:
         """
         from ray import serve
 
-        handle = serve.get_deployment_handle(deployment, self._name)
+        handle = serve.get_deployment_handle(deployment, self.name)
         for _ in range(_ATTEMPTS):
             try:
                 answers: list[Any] = handle.broadcast(method, *arguments).results(timeout_s=_SWITCH_TIMEOUT_S)
@@ -299,7 +353,7 @@ def _is_named(rejected: RejectedVersion, rollout: Rollout) -> bool:
 def _matches(described: RolloutDescription, rollout: Rollout) -> bool:
     """Whether a replica does what a rollout with digests says."""
     return (
-        (rollout.serving is None or described.serving.digest == rollout.serving.digest)
+        (rollout.serving is None or _is_same(described.serving, rollout.serving))
         and _is_trial(described.canary, rollout.canary)
         and _is_trial(described.shadow, rollout.shadow)
     )
@@ -308,4 +362,9 @@ def _matches(described: RolloutDescription, rollout: Rollout) -> bool:
 def _is_trial(described: TriedVersion | None, trial: Trial | None) -> bool:
     if described is None or trial is None:
         return described is None and trial is None
-    return (described.digest, described.share) == (trial.digest, trial.share)
+    return _is_same(described, trial) and described.share == trial.share
+
+
+def _is_same(used: UsedVersion, reference: ModelReference) -> bool:
+    """Whether it is the same version in the same folder, which replicas that start later read."""
+    return (used.components, used.digest) == (reference.components, reference.digest)

@@ -80,6 +80,7 @@ class Overrides(NamedTuple):
     min_replicas: int | None = None
     max_replicas: int | None = None
     keys_file: Path | None = None
+    max_replicas_per_node: int | None = None
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,10 @@ class ServeConfig:
                 _section(application, "args")["components"] = str(overrides.components.resolve())
             if overrides.keys_file is not None:
                 _section(_section(application, "args"), "access")["keys_file"] = str(overrides.keys_file.resolve())
-            if replicas:
-                for deployment in application.get("deployments", []):
+            for deployment in application.get("deployments", []):
+                if overrides.max_replicas_per_node is not None:
+                    deployment["max_replicas_per_node"] = overrides.max_replicas_per_node
+                if replicas:
                     _section(deployment, "autoscaling_config").update(replicas)
         return self.with_document(document)
 

@@ -38,6 +38,7 @@ class _NumberReader:
     def __init__(self, column: Column, max_text_characters: int) -> None:
         self._max_text_characters = max_text_characters
         self._null_is_refused = column.null == "reject"
+        self._null_tokens = frozenset(column.null_tokens)
         self._read_text = READERS[column.kind]
         self._decode: Callable[[msgspec.Raw], Any]
         self._decode, self._what = {
@@ -64,7 +65,7 @@ class _NumberReader:
         if isinstance(cell, (float, bool)):
             return float(cell)
         _check_length(cell, self._max_text_characters)
-        if cell is None or not cell.strip():
+        if cell is None or not (stripped := cell.strip()) or stripped in self._null_tokens:
             if self._null_is_refused:
                 raise RowProblem("null_not_allowed", "the field is null")
             return _MISSING
@@ -82,7 +83,7 @@ class _CategoryReader:
         self._max_text_characters = max_text_characters
         self._codes: dict[str | None, float] = {level: float(code) for code, level in enumerate(column.levels)}
         if column.null == "impute":
-            self._codes |= {None: _MISSING, "": _MISSING}
+            self._codes |= {None: _MISSING, "": _MISSING} | dict.fromkeys(column.null_tokens, _MISSING)
 
     def read_all(self, cells: list[Any], first_row: int, warnings: list[FieldProblem]) -> Sequence[float]:
         codes = list(map(self._codes.get, cells, repeat(None)))
@@ -104,7 +105,7 @@ class _CategoryReader:
 
     def _unusual(self, cell: str | None, row: int, warnings: list[FieldProblem]) -> float:
         _check_length(cell, self._max_text_characters)
-        if cell is None or not cell.strip():
+        if cell is None or not (stripped := cell.strip()) or stripped in self._column.null_tokens:
             if self._column.null == "reject":
                 raise RowProblem("null_not_allowed", "the field is null")
             return _MISSING

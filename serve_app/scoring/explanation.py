@@ -1,12 +1,13 @@
 """Why a row got its answer: what each raw column contributes to its score.
 
-Owns the arithmetic and the words. Of a linear model the contribution of a column is the sum over its features of coefficient
-times feature; of trees it is what TreeSHAP (Lundberg et al. 2020, by the ``shap`` package) gives. With the base they add up to
-the score: of two classes the log-odds of the positive one, of more the predicted class's part of the softmax; of a forest,
-whose trees average probabilities, the probability. ``shap`` is imported when the first row is explained, not before.
+Owns the arithmetic and the words. In a linear model a column contributes, summed over its features, the coefficient times how
+far the feature is from its mean over the training rows. In trees it contributes what TreeSHAP (Lundberg et al. 2020, by the
+``shap`` package) gives. With the base they add up to the score: for two classes the log-odds of the positive one, for more the
+predicted class's part of the softmax; for a forest, whose trees average probabilities, the probability. The score of a
+calibrated model is the one before calibration. ``shap`` is imported when the first row is explained, not before.
 
-Steps before the estimator that fill in or scale each feature by itself leave it the feature that it was. Nothing can be said
-of an estimator that is neither linear nor trees, and nothing is said where the sum is not what was answered.
+Steps before the estimator that fill in or scale each feature by itself leave it the feature that it was. Nothing can be said of
+an estimator that is neither linear nor trees, and nothing is said where the sum is not what was answered.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from scipy.special import expit
 
 from serve_app.errors import NotExplainableError
 from serve_app.scoring.arrays import Array
+from serve_app.scoring.calibration import Calibration, take_off_calibration
 from serve_app.scoring.features import FeatureEncoder
 from serve_app.scoring.schema import Column
 from serve_app.scoring.scorers import Scorer, Step, standardise, take_apart
@@ -43,9 +45,13 @@ class _Parts(NamedTuple):
     contributions: Callable[[Array], Array]  # (rows, features) to (rows, features, outputs)
     bases: Array  # (outputs,)
     steps: Sequence[Step] = ()
+    calibration: Calibration | None = None
 
     def probabilities(self, sums: Array) -> Array:
         """What scores, of shape (rows, outputs), mean."""
+        if self.calibration is not None:
+            calibrated = self.calibration.probabilities(sums)
+            return calibrated if len(self.bases) > 1 else calibrated[:, 1:]
         if self.scale == "probability":
             return sums
         return softmax(sums) if self.scale == "class_score" else np.asarray(expit(sums))
@@ -78,10 +84,15 @@ class Explainer:
         encoder: makes the model's features.
         scorer: gives the answers that are explained.
         classes: of the answers, in the order of the probabilities.
+        means: of each feature over the training rows, shape (features,). A linear model's contributions are measured from them,
+            so that they do not depend on which level of a category is the baseline. None: measured from 0.
     """
 
-    def __init__(self, model: Any, encoder: FeatureEncoder, scorer: Scorer, classes: Sequence[Any]) -> None:
+    def __init__(
+        self, model: Any, encoder: FeatureEncoder, scorer: Scorer, classes: Sequence[Any], means: Array | None = None
+    ) -> None:
         self._model = model
+        self._means = means
         self._encoder = encoder
         self._scorer = scorer
         self._classes = classes
@@ -91,11 +102,14 @@ class Explainer:
 
     @cached_property
     def _parts(self) -> _Parts:
-        apart = take_apart(self._model)
+        model, calibration = take_off_calibration(self._model)
+        apart = take_apart(model)
         if apart is None:
             raise NotExplainableError("a step before the estimator makes other features of the columns")
         steps, estimator = apart
-        return (_linear_parts(estimator) or _tree_parts(estimator))._replace(steps=steps)
+        means = np.zeros(len(self._column_of)) if self._means is None else standardise(self._means[np.newaxis], steps)[0]
+        parts = _linear_parts(estimator, means) or _tree_parts(estimator)
+        return parts._replace(steps=steps, calibration=calibration)
 
     def explain(self, values: Array, predicted: Sequence[int]) -> list[Explanation]:
         """An explanation of each row.
@@ -154,15 +168,15 @@ class Explainer:
         return found[rows, :, outputs], parts.bases[outputs]
 
 
-def _linear_parts(model: Any) -> _Parts | None:
+def _linear_parts(model: Any, means: Array) -> _Parts | None:
     from sklearn.linear_model import LogisticRegression
 
     if not isinstance(model, LogisticRegression):
         return None
     coefficients = model.coef_.T  # (features, outputs)
-    bases = np.broadcast_to(np.ravel(model.intercept_), coefficients.shape[1:])
+    bases = np.ravel(model.intercept_) + means @ coefficients
     scale: Scale = "log_odds" if len(bases) == 1 else "class_score"
-    return _Parts(scale, lambda matrix: matrix[:, :, np.newaxis] * coefficients, bases)
+    return _Parts(scale, lambda matrix: (matrix - means)[:, :, np.newaxis] * coefficients, bases)
 
 
 def _tree_parts(model: Any) -> _Parts:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from serve_app.scoring.arrays import Array
-from serve_app.scoring.schema import Column, Feature
+from serve_app.scoring.schema import MISSING, Column, Feature
 
 __all__ = ["FeatureEncoder", "NumericFit"]
 
@@ -40,7 +40,8 @@ class FeatureEncoder:
         position = {column.name: index for index, column in enumerate(columns)}
         by_name = {column.name: column for column in columns}
         numbers = [(index, feature) for index, feature in enumerate(features) if feature.level is None]
-        levels = [(index, feature) for index, feature in enumerate(features) if feature.level is not None]
+        missing = [(index, feature) for index, feature in enumerate(features) if feature.level == MISSING]
+        levels = [(index, feature) for index, feature in enumerate(features) if feature.level not in {None, MISSING}]
         self.columns = tuple(columns)
         self.features = tuple(features)
         self._number_targets = np.array([index for index, _ in numbers], dtype=np.intp)
@@ -50,6 +51,8 @@ class FeatureEncoder:
         self._scales = np.array([fits[feature.column].scale for _, feature in numbers])
         self._level_targets = np.array([index for index, _ in levels], dtype=np.intp)
         self._level_sources = np.array([position[feature.column] for _, feature in levels], dtype=np.intp)
+        self._missing_targets = np.array([index for index, _ in missing], dtype=np.intp)
+        self._missing_sources = np.array([position[feature.column] for _, feature in missing], dtype=np.intp)
         self._level_codes = np.array([float(by_name[feature.column].levels.index(str(feature.level))) for _, feature in levels])
 
     @property
@@ -66,4 +69,6 @@ class FeatureEncoder:
         numbers /= self._scales
         matrix[:, self._number_targets] = numbers
         matrix[:, self._level_targets] = values[:, self._level_sources] == self._level_codes
+        if len(self._missing_targets):
+            matrix[:, self._missing_targets] = np.isnan(values[:, self._missing_sources])
         return matrix

@@ -13,8 +13,10 @@ import msgspec
 
 from serve_app.scoring.cells import read_boolean, read_date, read_money, read_number, read_percent
 
-__all__ = ["READERS", "Column", "Feature", "Kind", "NullPolicy", "Schema", "UnknownPolicy", "selected_columns"]
+__all__ = ["MISSING", "READERS", "Column", "Feature", "Kind", "NullPolicy", "Schema", "UnknownPolicy", "selected_columns"]
 
+MISSING = ""
+"""The level of a feature that is 1.0 where its column is missing; no category is called so."""
 Kind = Literal["numeric", "money", "percent", "boolean", "date", "categorical"]
 NullPolicy = Literal["impute", "reject"]
 UnknownPolicy = Literal["as_null", "reject"]
@@ -28,9 +30,9 @@ READERS: MappingProxyType[str, Callable[[str], float]] = MappingProxyType(
 class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One raw column.
 
-    ``levels`` are a categorical column's known values, the baseline (no feature of its own) first. ``null`` says what a
-    missing value is: imputed as in training (a missing category counts as the baseline), or refused. ``unknown`` says the
-    same of a category that is no known level.
+    ``levels`` are the known values of a categorical column. ``null`` tells whether a missing value is scored as in training or
+    refused, ``unknown`` the same for a category that is not a known level. ``null_tokens`` are strings that mean a missing
+    value, like an empty one, for example ``NA``.
     """
 
     name: str
@@ -38,12 +40,15 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     levels: tuple[str, ...] = ()
     null: NullPolicy = "impute"
     unknown: UnknownPolicy = "as_null"
+    null_tokens: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.kind == "categorical") != bool(self.levels):
             raise ValueError(f"column {self.name}: levels belong to categorical columns, and each of those has some")
         if len(set(self.levels)) != len(self.levels):
             raise ValueError(f"column {self.name}: a level stands twice")
+        if MISSING in self.levels or not set(self.levels).isdisjoint(self.null_tokens):
+            raise ValueError(f"column {self.name}: a level is also a missing value")
 
     @property
     def is_categorical(self) -> bool:
@@ -52,15 +57,20 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 
 class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One column of the model's matrix: a standardised number, or 1.0 where ``column`` equals ``level``."""
+    """One column of the model's matrix: a standardised number, or 1.0 where ``column`` equals ``level``.
+
+    The level ``""`` (``MISSING``) makes a missing value, or an unknown category, a level of its own; it may be one of a number.
+    """
 
     column: str
     level: str | None = None
 
     @property
     def name(self) -> str:
-        """``x91`` or ``x5_saturday``: the name that the fitted model knows it by."""
-        return self.column if self.level is None else f"{self.column}_{self.level}"
+        """``x91``, ``x5_saturday`` or ``x5 (missing)``: the name that the fitted model knows it by."""
+        if self.level is None:
+            return self.column
+        return f"{self.column}_{self.level}" if self.level != MISSING else f"{self.column} (missing)"
 
 
 class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

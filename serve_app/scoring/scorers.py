@@ -16,6 +16,7 @@ from scipy.special import expit
 
 from serve_app.errors import ComponentsError
 from serve_app.scoring.arrays import Array
+from serve_app.scoring.calibration import CalibratedScorer, Calibration, take_off_calibration
 from serve_app.scoring.schema import Column
 from serve_app.scoring.sklearn_scorers import BlockScorer, EstimatorScorer, answers_depend_on_the_batch
 from serve_app.scoring.trees import BoostedTreesScorer, compile_trees, softmax
@@ -66,12 +67,16 @@ class LinearBinaryScorer:
 
     def score(self, matrix: Array) -> Array:
         """Probabilities of shape (rows, 2), the positive class second."""
-        log_odds = np.einsum("ij,j->i", matrix, self._coefficients)
-        log_odds += self._intercept
         probabilities = np.empty((len(matrix), 2))
-        expit(log_odds, out=probabilities[:, 1])
+        expit(self.margins(matrix)[:, 0], out=probabilities[:, 1])
         np.subtract(1.0, probabilities[:, 1], out=probabilities[:, 0])
         return probabilities
+
+    def margins(self, matrix: Array) -> Array:
+        """The log-odds of the positive class, shape (rows, 1)."""
+        log_odds = np.einsum("ij,j->i", matrix, self._coefficients)
+        log_odds += self._intercept
+        return np.reshape(log_odds, (-1, 1))
 
 
 class LinearMulticlassScorer:
@@ -90,11 +95,15 @@ class LinearMulticlassScorer:
 
     def score(self, matrix: Array) -> Array:
         """Probabilities of shape (rows, classes)."""
+        return softmax(self.margins(matrix))
+
+    def margins(self, matrix: Array) -> Array:
+        """The sums of the softmax, shape (rows, classes)."""
         sums = np.empty((len(matrix), len(self._coefficients)))
         for index, coefficients in enumerate(self._coefficients):
             sums[:, index] = np.einsum("ij,j->i", matrix, coefficients)
         sums += self._intercepts
-        return softmax(sums)
+        return sums
 
 
 class StandardisingScorer:
@@ -171,17 +180,30 @@ def _compile(estimator: Any) -> Scorer | None:
     parts = take_apart(estimator)
     if parts is None:
         return None
+    inner, calibration = take_off_calibration(estimator)
+    if calibration is not None:
+        return _compile_calibrated(inner, calibration)
     steps, last = parts
     if last is not estimator:
         scorer = _compile(last)
         return scorer and StandardisingScorer(steps, scorer)
     if isinstance(estimator, LogisticRegression):
-        if len(estimator.classes_) == 2:
-            return LinearBinaryScorer(estimator.coef_[0], float(np.ravel(estimator.intercept_)[0]))
-        intercepts = np.broadcast_to(np.ravel(estimator.intercept_), len(estimator.classes_))
-        return LinearMulticlassScorer(estimator.coef_, intercepts)
+        return _compile_linear(estimator)
     trees = compile_trees(estimator)
     return BoostedTreesScorer(trees, estimator) if trees is not None and hasattr(estimator, "_predictors") else trees
+
+
+def _compile_linear(model: Any) -> LinearBinaryScorer | LinearMulticlassScorer:
+    if len(model.classes_) == 2:
+        return LinearBinaryScorer(model.coef_[0], float(np.ravel(model.intercept_)[0]))
+    return LinearMulticlassScorer(model.coef_, np.broadcast_to(np.ravel(model.intercept_), len(model.classes_)))
+
+
+def _compile_calibrated(inner: Any, calibration: Calibration) -> Scorer | None:
+    scorer = _compile(inner)
+    if isinstance(scorer, (LinearBinaryScorer, LinearMulticlassScorer, BoostedTreesScorer)):
+        return CalibratedScorer(scorer, calibration)
+    return None
 
 
 def _compile_step(step: Any) -> Step | None:

@@ -60,9 +60,10 @@ class TreeEnsembleScorer:
         if len(matrix) > most_rows:
             pieces = range(0, len(matrix), most_rows)
             return np.concatenate([self.score(matrix[start : start + most_rows]) for start in pieces])
-        return self._finish(self._sums(matrix))
+        return self._finish(self.sums(matrix))
 
-    def _sums(self, matrix: Array) -> Array:
+    def sums(self, matrix: Array) -> Array:
+        """What the probabilities are made of, shape (rows, outputs); not for more rows than fit into memory at once."""
         nodes = self._nodes
         if self._is_single:
             with np.errstate(over="ignore"):  # beyond the largest single: infinite, and on the right of every threshold
@@ -99,12 +100,19 @@ class BoostedTreesScorer:
         nameless = copy.copy(estimator)  # one that does not miss the names of a matrix's columns
         vars(nameless).pop("feature_names_in_", None)
         self._predict = nameless.predict_proba
+        self._decide = nameless.decision_function
 
     def score(self, matrix: Array) -> Array:
         """Probabilities of shape (rows, classes) for a matrix of shape (rows, features)."""
         if len(matrix) <= _SMALL_BATCH_ROWS:
             return self.compiled.score(matrix)
         return np.asarray(self._predict(matrix))
+
+    def margins(self, matrix: Array) -> Array:
+        """The log-odds of the positive class, shape (rows, 1), or the sums of the softmax, shape (rows, classes)."""
+        if len(matrix) <= _SMALL_BATCH_ROWS:
+            return self.compiled.sums(matrix)
+        return np.reshape(self._decide(matrix), (len(matrix), -1))
 
 
 def compile_trees(estimator: Any) -> TreeEnsembleScorer | None:

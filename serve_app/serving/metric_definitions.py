@@ -26,6 +26,7 @@ __all__ = [
     "TRAINING_POSITIVE_SHARE",
     "TRANSFORM_SECONDS",
     "UNKNOWN_CATEGORIES",
+    "VERSION_UNAVAILABLE",
     "MetricDefinition",
     "make_counter",
     "make_gauge",
@@ -66,6 +67,9 @@ TRAINING_POSITIVE_SHARE = MetricDefinition(
 )
 TRAINING_NULL_SHARE = MetricDefinition("training_null_share", "Share of nulls in a column of the training rows.", ("column",))
 PSI = MetricDefinition("psi", "Population stability index of a column's values, from this replica's rows alone.", ("column",))
+VERSION_UNAVAILABLE = MetricDefinition(
+    "version_unavailable", "1 if the replica cannot use the version that the rollout names for this role, else 0.", ("role",)
+)
 SHADOW_ROWS = MetricDefinition("shadow_rows", "Rows that the shadow scored as well.", ("version",))
 SHADOW_DISAGREEMENTS = MetricDefinition(
     "shadow_disagreements", "Rows for which the shadow predicts another class.", ("version",)

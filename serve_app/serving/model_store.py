@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Generic, TypeVar
 
 from serve_app.components.compiled import Components
-from serve_app.components.loading import load_components, load_served_components, trust_of
+from serve_app.components.loading import load_components, load_served_components, trust_of, verify_files
 from serve_app.components.signature import Trust
 from serve_app.config import Settings, resolve_path
 from serve_app.errors import ComponentsError
@@ -40,8 +40,10 @@ class ModelStore(Generic[Held]):
         self._make = make
         self._held: dict[str, Held] = {}
         self._base_digest = ""
-        self._base_reference = ModelReference(components=settings.components, digest=settings.components_sha256)
+        self.base_reference = ModelReference(components=settings.components, digest=settings.components_sha256)
+        """How the settings name the base."""
         self._base_error: ComponentsError | None = None
+        self._digests: dict[ModelReference, str] = {}
         try:
             base = load_served_components(settings)
         except ComponentsError as error:
@@ -49,8 +51,8 @@ class ModelStore(Generic[Held]):
         else:
             self._base_digest = base.digest
             self._held[base.digest] = make(base)
+            self._digests[self.base_reference] = base.digest
         self._rejected: dict[ModelReference, str] = {}
-        self._digests: dict[ModelReference, str] = {}
         self._lock = asyncio.Lock()
 
     @property
@@ -83,6 +85,7 @@ class ModelStore(Generic[Held]):
     async def load(self, reference: ModelReference | None) -> Held:
         """The version of this reference, which is loaded and verified if the replica does not hold it; None is the base.
 
+        If it holds the version from another folder, the files in this one are verified: replicas that start later read them.
         The event loop goes on meanwhile.
 
         Raises:
@@ -90,25 +93,30 @@ class ModelStore(Generic[Held]):
         """
         if reference is None:
             if self._base_error is not None:
-                self.reject(self._base_reference, str(self._base_error))
+                self.reject(self.base_reference, str(self._base_error))
             return self.base
         reference = reference.alone()
         async with self._lock:
-            found = self._held.get(reference.digest or "")
-            if found is not None:
-                self._digests[reference] = reference.digest or ""
-                return found
+            if reference.digest is not None and self._digests.get(reference) == reference.digest:
+                return self._held[reference.digest]
             try:
-                trust = Trust(reference.digest, self._public_key)
-                components = await asyncio.to_thread(load_components, resolve_path(reference.components), trust)
-                held = self._held.get(components.digest)
-                if held is None:
-                    held = self._held[components.digest] = self._make(components)
+                held, digest = await self._load_from(reference)
             except ComponentsError as error:
                 self.reject(reference, str(error))
                 raise
-            self._digests[reference] = components.digest
+            self._digests[reference] = digest
             return held
+
+    async def _load_from(self, reference: ModelReference) -> tuple[Held, str]:
+        folder, trust = resolve_path(reference.components), Trust(reference.digest, self._public_key)
+        found = self._held.get(reference.digest or "")
+        if found is not None:
+            return found, await asyncio.to_thread(verify_files, folder, trust)
+        components = await asyncio.to_thread(load_components, folder, trust)
+        held = self._held.get(components.digest)
+        if held is None:
+            held = self._held[components.digest] = self._make(components)
+        return held, components.digest
 
     async def load_or_explain(self, reference: ModelReference) -> str:
         """Loads a version; empty on success, otherwise why it cannot be used."""

@@ -24,7 +24,7 @@ from serve_app.scoring.answers import AnswerEncoder
 from serve_app.scoring.arrays import Array, concatenate, split
 from serve_app.scoring.explanation import Explainer, Explanation
 from serve_app.scoring.scorers import predicted_class_indices
-from serve_app.serving.batching import Result, RowBatcher, score_by_halves
+from serve_app.serving.batching import Result, RowBatcher, first_failing_row, score_by_halves
 from serve_app.serving.matrix_scorers import CountedModel, LocalClassifier, MatrixScorer, RemoteClassifier
 from serve_app.serving.metrics import ReplicaMetrics
 from serve_app.serving.replica_log import logger
@@ -73,7 +73,9 @@ class Pipeline:
         self._answers = AnswerEncoder(
             classes=manifest.classes, threshold=manifest.threshold, selected_features=manifest.selected_features
         )
-        self._explainer = Explainer(components.model, components.encoder, components.scorer, manifest.classes)
+        self._explainer = Explainer(
+            components.model, components.encoder, components.scorer, manifest.classes, components.feature_means
+        )
         row_bytes = _FLOAT_BYTES * max(len(manifest.features), len(manifest.classes))
         self._max_rows = min(settings.preprocessor_batches.max_rows, max(1, _MAX_MESSAGE_BYTES // row_bytes))
         self._classifier: MatrixScorer
@@ -104,7 +106,7 @@ class Pipeline:
         Raises:
             RequestError: the body is no array of rows, or has too many.
             InvalidRowsError: some rows are bad, and ``report_bad_rows`` is off; no row was scored.
-            NotScorableError: the model cannot score one of the rows.
+            NotScorableError: the model cannot score one of the rows; names the row if ``is_answered``.
             ScoringError: the classifier failed.
         """
         parsed = await self._parse(body)
@@ -115,7 +117,12 @@ class Pipeline:
                 raise InvalidRowsError(parsed.problems)
         if max_rows is not None and len(parsed.values) > max_rows:
             raise TooManyRowsError(max_rows)
-        probabilities = await self._score_rows(parsed.values)
+        try:
+            probabilities = await self._score_rows(parsed.values)
+        except NotScorableError as error:
+            if not is_answered:
+                raise
+            raise NotScorableError(error.reason, await self._failing_row(parsed)) from error
         if is_answered:
             self.metrics.record_scored(parsed.values, probabilities, parsed.warnings)
         return Scored(parsed.values, probabilities, parsed.problems, parsed.warnings)
@@ -173,6 +180,15 @@ class Pipeline:
         pieces = [values[start : start + self._max_rows] for start in range(0, len(values), self._max_rows)]
         results = await asyncio.gather(*map(score_piece, pieces))
         return concatenate([np.empty((0, len(self.components.manifest.classes))), *results])
+
+    async def _failing_row(self, parsed: _ParsedRequest) -> int | None:
+        """The first row of a request that the model cannot score by itself, counted with the bad rows."""
+        found = await first_failing_row(parsed.values, self._score_values, max_rows=self._max_rows)
+        if found is None:
+            return None
+        for bad_row in sorted({problem.row for problem in parsed.problems}):
+            found += bad_row <= found
+        return found
 
     async def _score_values(self, values: Array) -> Array:
         start = perf_counter()

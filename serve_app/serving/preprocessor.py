@@ -14,6 +14,7 @@ from ray.exceptions import RayError
 from serve_app.config import Settings
 from serve_app.errors import NotScorableError, ScoringError
 from serve_app.serving.autoscaling import BODY_BYTES
+from serve_app.serving.client_schema import ClientSchema, client_schema
 from serve_app.serving.loopback import keep_calls_on_loopback
 from serve_app.serving.model_store import ModelStore
 from serve_app.serving.pipeline import Pipeline
@@ -113,9 +114,18 @@ class Preprocessor:
             logger.warning("not ready: %s", str(error) or "the round trip takes too long")
             return False
 
+    @property
+    def falls_back(self) -> bool:
+        """Whether the replica cannot use the version that should serve, and answers with another."""
+        return "serving" in self._versions.unavailable()
+
     async def describe_rollout(self) -> RolloutDescription:
         """Which versions this replica uses for what, and what it rejected."""
         return self._versions.describe()
+
+    async def describe_schema(self) -> ClientSchema:
+        """What clients of the serving version send and receive. Called by ``handle.broadcast``."""
+        return client_schema(self.serving.components.manifest)
 
     async def reconfigure(self, user_config: dict[str, Any] | None) -> None:
         """Switches to the versions that ``user_config`` names. Ray Serve calls it at the start and after each change."""

@@ -7,7 +7,7 @@ task.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -18,6 +18,7 @@ from serve_app.serving.replica_log import logger
 __all__ = [
     "ModelReference",
     "RejectedVersion",
+    "Role",
     "Rollout",
     "RolloutDescription",
     "Trial",
@@ -27,6 +28,7 @@ __all__ = [
     "read_rollout",
 ]
 
+Role = Literal["serving", "previous", "canary", "shadow"]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -62,16 +64,26 @@ class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     def references(self) -> set[ModelReference]:
         """Every version that the rollout names."""
-        named = (self.serving, self.previous, self.canary, self.shadow)
-        return {each.alone() for each in named if each is not None}
+        return {reference.alone() for reference in self.by_role().values() if reference is not None}
+
+    def by_role(self) -> dict[Role, ModelReference | None]:
+        """The versions by role, without the roles that name none; ``serving`` is always among them."""
+        named: dict[Role, ModelReference | None] = {
+            "serving": self.serving,
+            "previous": self.previous,
+            "canary": self.canary,
+            "shadow": self.shadow,
+        }
+        return {role: reference for role, reference in named.items() if reference is not None or role == "serving"}
 
 
 class UsedVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """A version that a replica holds. ``digest`` is the SHA-256 of its manifest."""
+    """A version that a replica uses: ``components`` is its folder, ``digest`` the SHA-256 of its manifest."""
 
     name: str
     version: str
     digest: str
+    components: str
 
 
 class TriedVersion(UsedVersion, frozen=True, kw_only=True):
@@ -89,13 +101,18 @@ class RejectedVersion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RolloutDescription(msgspec.Struct, frozen=True, kw_only=True):
-    """What one replica does with its rollout: the versions in use by role, and those it rejected."""
+    """What one replica does with its rollout: the versions in use by role, and those it rejected.
+
+    ``unavailable`` are the roles for which it cannot use the version that the rollout names. If ``serving`` is one of them, the
+    replica falls back to ``serving``, which is another version.
+    """
 
     serving: UsedVersion
     previous: UsedVersion | None
     canary: TriedVersion | None
     shadow: TriedVersion | None
     rejected: tuple[RejectedVersion, ...]
+    unavailable: tuple[Role, ...]
 
 
 def read_rollout(user_config: dict[str, Any] | None) -> Rollout:

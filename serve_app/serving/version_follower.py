@@ -13,16 +13,22 @@ import random
 from abc import ABC, abstractmethod
 from typing import Any, Generic, TypeVar
 
+import msgspec
+
 from serve_app.config import Limits
 from serve_app.errors import ComponentsError, NotScorableError, ScoringError
 from serve_app.serving.matrix_scorers import CountedModel
+from serve_app.serving.metric_definitions import VERSION_UNAVAILABLE, make_gauge
 from serve_app.serving.model_store import ModelStore
 from serve_app.serving.pipeline import Pipeline
+from serve_app.serving.replica_log import logger
 from serve_app.serving.retry import Retry
 from serve_app.serving.rollout import (
     ModelReference,
+    Role,
     Rollout,
     RolloutDescription,
+    Trial,
     TriedVersion,
     UsedVersion,
     read_or_keep,
@@ -48,6 +54,7 @@ class VersionFollower(ABC, Generic[Held]):
         self._rollout = Rollout()
         self._lock = asyncio.Lock()
         self._retry = Retry()
+        self._gauge = make_gauge(VERSION_UNAVAILABLE)
 
     async def follow(self, user_config: dict[str, Any] | None) -> None:
         """Switches to the versions that ``user_config`` names.
@@ -63,7 +70,7 @@ class VersionFollower(ABC, Generic[Held]):
             await self._switch()
 
     async def check(self) -> None:
-        """Retries what could not be used, if a retry is due. Part of the replica's health check.
+        """Reports what cannot be used, and retries it if that is due. Part of the replica's health check.
 
         Raises:
             ComponentsError: the replica has nothing to score with, so Ray Serve should start another.
@@ -71,18 +78,31 @@ class VersionFollower(ABC, Generic[Held]):
         if not self._can_score():
             await asyncio.sleep(_START_PAUSE_S)
             _ = self.models.base  # raises the reason
-        if not self._is_complete():
+        unavailable = self.unavailable()
+        self._tell(unavailable)
+        if unavailable:
             self._retry.maybe(self._try_again)
 
     @abstractmethod
     async def load(self, reference: ModelReference) -> str:
         """Loads a version beside those in use; empty on success, otherwise why it cannot be used."""
 
+    @abstractmethod
+    def unavailable(self) -> set[Role]:
+        """The roles for which the replica cannot use the version that the rollout names."""
+
     async def refuse(self, reference: ModelReference, reason: str) -> None:
         """Lets go of a version that another replica cannot use, and records why."""
         async with self._lock:
             self.models.reject(reference, reason)
             self.models.keep_only(self._needed())
+
+    def _tell(self, unavailable: set[Role]) -> None:
+        try:
+            for role in self._rollout.by_role():
+                self._gauge.set(float(role in unavailable), {"role": role})
+        except Exception:
+            logger.exception("a gauge could not be set")
 
     async def _try_again(self) -> None:
         async with self._lock:
@@ -99,10 +119,6 @@ class VersionFollower(ABC, Generic[Held]):
     @abstractmethod
     def _can_score(self) -> bool:
         """Whether the replica has any version to score with."""
-
-    @abstractmethod
-    def _is_complete(self) -> bool:
-        """Whether everything that the rollout names is in use."""
 
     def _needed(self) -> set[ModelReference]:
         """The versions to keep."""
@@ -138,8 +154,9 @@ class ModelFollower(VersionFollower[CountedModel]):
     def _can_score(self) -> bool:
         return bool(self.models.held())
 
-    def _is_complete(self) -> bool:
-        return all(map(self.models.holds, self._rollout.references()))
+    def unavailable(self) -> set[Role]:
+        """The roles for which the replica cannot use the version that the rollout names."""
+        return {role for role, reference in self._rollout.by_role().items() if not self.models.holds(reference)}
 
     def _needed(self) -> set[ModelReference]:
         return self._rollout.references() | self._last_usable.references()
@@ -159,10 +176,11 @@ class PipelineFollower(VersionFollower[Pipeline]):
         """The version that gets copies of requests, if there is one."""
         self._limits = limits
         self._serving = next(iter(models.held()), None)  # the base, if it can be used
-        self._canary: Pipeline | None = None
-        self._canary_share = 0.0
+        self._serving_reference = models.base_reference
+        self._canary: tuple[Pipeline, Trial] | None = None
+        self._shadow_trial: Trial | None = None
         self._is_starting = True
-        self._uses_all = True
+        self._unavailable: set[Role] = set()
 
     @property
     def serving(self) -> Pipeline:
@@ -175,8 +193,10 @@ class PipelineFollower(VersionFollower[Pipeline]):
 
     def choose(self) -> Pipeline:
         """The pipeline for one request: the canary's for its share of the requests, else the serving one."""
-        if self._canary is not None and random.random() < self._canary_share:  # noqa: S311 - a sample, not a secret
-            return self._canary
+        if self._canary is not None:
+            pipeline, trial = self._canary
+            if random.random() < trial.share:  # noqa: S311 - a sample, not a secret
+                return pipeline
         return self.serving
 
     async def load(self, reference: ModelReference) -> str:
@@ -187,15 +207,21 @@ class PipelineFollower(VersionFollower[Pipeline]):
 
     def describe(self) -> RolloutDescription:
         """Which versions this replica uses for what, and what it rejected."""
-        rollout, shadow = self._rollout, self.shadow
-        previous = self.models.named(rollout.previous)
+        named = self._rollout.previous
+        previous = self.models.named(named)
+        shadow, trial = self.shadow, self._shadow_trial
         return RolloutDescription(
-            serving=_describe(self.serving),
-            previous=None if previous is None else _describe(previous),
-            canary=None if self._canary is None else _describe_trial(self._canary, self._canary_share),
-            shadow=None if shadow is None else _describe_trial(shadow.pipeline, shadow.share),
+            serving=_describe(self.serving, self._serving_reference),
+            previous=None if named is None or previous is None else _describe(previous, named),
+            canary=None if self._canary is None else _describe_trial(*self._canary),
+            shadow=None if shadow is None or trial is None else _describe_trial(shadow.pipeline, trial),
             rejected=self.models.rejections(),
+            unavailable=tuple(sorted(self._unavailable)),
         )
+
+    def unavailable(self) -> set[Role]:
+        """The roles for which the replica cannot use the version that the rollout names."""
+        return self._unavailable
 
     async def _switch(self) -> None:
         is_starting, self._is_starting = self._is_starting, False
@@ -206,29 +232,36 @@ class PipelineFollower(VersionFollower[Pipeline]):
 
     async def _use_named(self, *, may_fall_back: bool = False) -> None:
         """Uses what the rollout names; a replica that starts falls back to the previous version, another keeps its own."""
-        rollout = self._rollout
-        serving = await self._try(rollout.serving)
-        self._uses_all = serving is not None
-        if serving is None and may_fall_back and rollout.previous is not None:
-            serving = await self._try(rollout.previous)
+        rollout, unavailable = self._rollout, set[Role]()
+        named = rollout.serving
+        serving = await self._try(named)
+        if serving is None:
+            unavailable.add("serving")
+            if may_fall_back and rollout.previous is not None:
+                named = rollout.previous
+                serving = await self._try(named)
         canary = None if rollout.canary is None else await self._try(rollout.canary)
         shadow = None if rollout.shadow is None else await self._try(rollout.shadow)
-        if rollout.previous is not None:
-            self._uses_all &= not await self.models.load_or_explain(rollout.previous)
-        self._uses_all &= (canary is None) == (rollout.canary is None) and (shadow is None) == (rollout.shadow is None)
+        if rollout.previous is not None and await self.models.load_or_explain(rollout.previous):
+            unavailable.add("previous")
         if serving is not None:
-            self._serving = serving
-        self._canary, self._canary_share = canary, 0.0 if rollout.canary is None else rollout.canary.share
-        self.shadow = self._shadow_of(shadow, 0.0 if rollout.shadow is None else rollout.shadow.share)
+            self._serving, self._serving_reference = serving, named or self.models.base_reference
+        self._canary = None if canary is None or rollout.canary is None else (canary, rollout.canary)
+        self.shadow, self._shadow_trial = self._shadow_of(shadow, rollout.shadow), rollout.shadow
+        if rollout.canary is not None and canary is None:
+            unavailable.add("canary")
+        if rollout.shadow is not None and shadow is None:
+            unavailable.add("shadow")
+        self._unavailable = unavailable
         self.models.keep_only(rollout.references())
 
-    def _shadow_of(self, pipeline: Pipeline | None, share: float) -> Shadow | None:
-        if pipeline is None:
+    def _shadow_of(self, pipeline: Pipeline | None, trial: Trial | None) -> Shadow | None:
+        if pipeline is None or trial is None:
             return None
         if self.shadow is not None and self.shadow.pipeline is pipeline:  # keep the comparisons that are under way
-            self.shadow.share = share
+            self.shadow.share = trial.share
             return self.shadow
-        return Shadow(pipeline, share, self._limits)
+        return Shadow(pipeline, trial.share, self._limits)
 
     async def _try(self, reference: ModelReference | None) -> Pipeline | None:
         """The pipeline of a version that has been loaded and has scored its golden rows; None if it cannot be used."""
@@ -254,15 +287,16 @@ class PipelineFollower(VersionFollower[Pipeline]):
     def _can_score(self) -> bool:
         return self._serving is not None
 
-    def _is_complete(self) -> bool:
-        return self._uses_all
+
+def _describe(pipeline: Pipeline, reference: ModelReference) -> UsedVersion:
+    components = pipeline.components
+    return UsedVersion(
+        name=components.manifest.name,
+        version=components.manifest.version,
+        digest=components.digest,
+        components=reference.components,
+    )
 
 
-def _describe(pipeline: Pipeline) -> UsedVersion:
-    manifest = pipeline.components.manifest
-    return UsedVersion(name=manifest.name, version=manifest.version, digest=pipeline.components.digest)
-
-
-def _describe_trial(pipeline: Pipeline, share: float) -> TriedVersion:
-    manifest = pipeline.components.manifest
-    return TriedVersion(name=manifest.name, version=manifest.version, digest=pipeline.components.digest, share=share)
+def _describe_trial(pipeline: Pipeline, trial: Trial) -> TriedVersion:
+    return TriedVersion(**msgspec.structs.asdict(_describe(pipeline, trial)), share=trial.share)

@@ -38,6 +38,7 @@ __all__ = ["MAX_LEVELS", "MIN_LEVEL_ROWS", "Correction", "Inferred", "infer_sche
 MAX_LEVELS = 100
 MIN_LEVEL_ROWS = 5
 _MISTAKES_SHARE = 0.05
+_AS_TOLD = "as you said"
 _PLAIN_KINDS: tuple[Kind, ...] = ("boolean", "numeric", "money", "percent", "date")
 _INTEGER = re.compile(r"[+-]?\d{1,15}", re.ASCII)
 
@@ -48,6 +49,7 @@ class Correction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: Kind | Literal["leave_out"] | None = None
     null: NullPolicy | None = msgspec.field(default=None, name="missing")  # "null" as a YAML key would mean None
     unknown: UnknownPolicy | None = None
+    null_tokens: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Inferred:
 def read_corrections(path: Path) -> dict[str, Correction]:
     """Corrections by column, from a YAML file.
 
-    Each is a kind, ``leave_out``, or a mapping of ``kind``, ``missing`` and ``unknown``.
+    Each is a kind, ``leave_out``, or a mapping of ``kind``, ``missing``, ``unknown`` and ``null_tokens``.
 
     Raises:
         SettingsError: the file cannot be read, or holds anything else.
@@ -77,27 +79,34 @@ def read_corrections(path: Path) -> dict[str, Correction]:
         raise SettingsError(f"{path} cannot be used: {error}") from error
 
 
-def infer_schema(
+def infer_schema(  # noqa: PLR0913 - the user's choices
     table: Table,
     target: str,
     rows: Sequence[int],
     *,
     unknown: UnknownPolicy = "as_null",
     corrections: Mapping[str, Correction] | None = None,
+    null_tokens: Sequence[str] = (),
 ) -> Inferred:
-    """Infers the columns from the given rows.
+    """Infers the columns from the given rows, in which missing values are empty cells.
+
+    ``null_tokens`` are strings that mean a missing value when the model is asked later.
 
     Raises:
-        TableError: a few cells of a column do not fit the kind of all the others, or no column is left.
+        TableError: a column that is not left out cannot be read, a few cells of a column do not fit the kind of all the
+            others, or no column is left.
         SettingsError: a correction names the target, or a column that the table does not have.
     """
     corrections = corrections or {}
     for name in corrections:
-        if name == target or name not in table.columns:
+        if name == target or (name not in table.columns and name not in table.unreadable):
             reason = "it is the target" if name == target else f"{table.path} has no such column"
             raise SettingsError(f"the column {excerpt(name)} cannot be corrected: {reason}")
     columns: list[Column] = []
-    left_out: dict[str, str] = {}
+    left_out = {name: _AS_TOLD for name in table.unreadable if corrections.get(name, Correction()).kind == "leave_out"}
+    for name, reason in table.unreadable.items():
+        if name not in left_out:
+            raise table.error(f"{reason}; leave the column out by --columns")
     for name, cells in table.columns.items():
         if name == target:
             continue
@@ -105,7 +114,8 @@ def infer_schema(
         counts = Counter(cells[row] for row in rows if not is_null(cells[row]))
         found = _infer_column(table, name, counts, correction, correction.unknown or unknown)
         if isinstance(found, Column):
-            columns.append(found)
+            tokens = null_tokens if correction.null_tokens is None else correction.null_tokens
+            columns.append(msgspec.structs.replace(found, null_tokens=tuple(tokens)))
         else:
             left_out[name] = found
     if not columns:
@@ -118,7 +128,7 @@ def _infer_column(
 ) -> Column | str:
     """What a column with these values (each with its number of rows) is, or the reason to leave it out."""
     if correction.kind == "leave_out":
-        return "as you said"
+        return _AS_TOLD
     if len(counts) < 2:
         return f"it holds only {excerpt(next(iter(counts)))}" if counts else "it is empty"
     null = correction.null or "impute"

@@ -29,12 +29,14 @@ class Split(NamedTuple):
 
 
 def split_rows(classes: NDArray[np.intp], seed: int) -> Split:
-    """Holds back one row in five; both parts keep the table's order and its share of each class."""
+    """Holds back one row in five; both parts keep the table's order and its share of each class.
+
+    Rows without a class, whose code is negative, are in neither part.
+    """
     from sklearn.model_selection import train_test_split
 
-    fitted, held_back = train_test_split(
-        np.arange(len(classes)), test_size=_HELD_BACK_SHARE, random_state=seed, stratify=classes
-    )
+    known = np.flatnonzero(classes >= 0)
+    fitted, held_back = train_test_split(known, test_size=_HELD_BACK_SHARE, random_state=seed, stratify=classes[known])
     return Split(np.sort(fitted), np.sort(held_back))
 
 
@@ -64,12 +66,12 @@ class OutOfFold:
     probabilities: Array
     fold: NDArray[np.intp]
 
-    def measure(self, classes: NDArray[np.intp], threshold: float) -> CrossValidation:
-        """The figures of each fold, and their spread; ``classes`` are those of the fitted rows."""
-        folds = int(self.fold.max()) + 1
-        found = [measure(classes[self.fold == fold], self.probabilities[self.fold == fold], threshold) for fold in range(folds)]
+    def measure(self, classes: NDArray[np.intp], threshold: float, shares: Array) -> CrossValidation:
+        """The figures of each fold, and their spread; ``classes`` and ``shares`` are those of the fitted rows."""
+        rows_of = [self.fold == fold for fold in range(int(self.fold.max()) + 1)]
+        found = [measure(classes[rows], self.probabilities[rows], threshold, shares) for rows in rows_of]
         return CrossValidation(
-            folds,
+            len(found),
             auc=_spread([figures.auc for figures in found]),
             log_loss=_spread([figures.log_loss for figures in found]),
             accuracy=_spread([figures.accuracy for figures in found]),

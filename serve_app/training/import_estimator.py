@@ -26,6 +26,7 @@ from serve_app.scoring.cells import excerpt
 from serve_app.scoring.schema import Column, Feature, Schema
 from serve_app.scoring.sklearn_scorers import EstimatorScorer
 from serve_app.training.column_kinds import Inferred, infer_schema
+from serve_app.training.nulls import PANDAS_NULL_TOKENS, blank_nulls
 from serve_app.training.tables import Table, is_null, read_column, read_table
 
 __all__ = ["import_estimator"]
@@ -58,7 +59,7 @@ def import_estimator(  # noqa: PLR0913 - one keyword for each of the user's choi
     table = _only_what_is_used(read_table(sample), estimator, target)
     rows = len(next(iter(table.columns.values())))
     # Rare levels are kept: the estimator decides what to do with them.
-    inferred = infer_schema(table, target, range(rows), unknown="reject", corrections=None)
+    inferred = infer_schema(table, target, range(rows), unknown="reject", null_tokens=PANDAS_NULL_TOKENS)
     columns = _with_policies(estimator, _complete(table, inferred))
     values = np.column_stack([read_column(table, column) for column in columns])
     good = ~(np.isnan(values) & np.array([column.null == "reject" for column in columns])).any(axis=1)
@@ -80,11 +81,20 @@ def import_estimator(  # noqa: PLR0913 - one keyword for each of the user's choi
             encoding="raw",
             training={"method": f"imported: {type(estimator).__name__}", "sample_rows": rows},
             distribution=drift.describe(columns, values[good], drift.scores_of(probabilities)),
+            feature_means=_feature_means(columns, values[good]),
         )
     except ValueError as error:
         raise SettingsError(str(error)) from error
     golden_rows = [table.row(row, names) for row in np.flatnonzero(good)[:_GOLDEN_ROWS].tolist()]
     return Draft(manifest, None, None, estimator, golden_rows)
+
+
+def _feature_means(columns: Sequence[Column], values: Array) -> tuple[float, ...] | msgspec.UnsetType:
+    """The mean of each number, for the reasons of a linear model; unset if there are categories, or nothing to average."""
+    if any(column.is_categorical for column in columns) or np.isnan(values).all(axis=0).any():
+        return msgspec.UNSET
+    means: list[float] = np.nanmean(values, axis=0).tolist()
+    return tuple(means)
 
 
 def _unpickle(path: Path) -> Any:
@@ -114,10 +124,13 @@ def _only_what_is_used(table: Table, estimator: Any, target: str) -> Table:
         names = [name for name in table.columns if name != target]
         if len(names) != estimator.n_features_in_:
             raise table.error(f"it has {len(names)} columns; the estimator was fitted on {estimator.n_features_in_}")
-    for name in names:
+    for name in map(str, names):
+        if name in table.unreadable:
+            raise table.error(table.unreadable[name])
         if name not in table.columns:
-            raise table.error(f"it has no column {excerpt(str(name))}, which the estimator was fitted on")
-    return Table(table.path, {str(name): table.columns[str(name)] for name in names}, table.first_row)
+            raise table.error(f"it has no column {excerpt(name)}, which the estimator was fitted on")
+    used = Table(table.path, {str(name): table.columns[str(name)] for name in names}, table.first_row)
+    return blank_nulls(used, dict.fromkeys(used.columns, PANDAS_NULL_TOKENS))
 
 
 def _complete(table: Table, inferred: Inferred) -> list[Column]:
@@ -128,11 +141,11 @@ def _complete(table: Table, inferred: Inferred) -> list[Column]:
         column = by_name.get(name)
         if column is None:
             known = sorted({cell for cell in cells if not is_null(cell)})
-            column = Column(name, "numeric")
+            column = Column(name, "numeric", null_tokens=PANDAS_NULL_TOKENS)
             try:
                 read_column(table, column)
             except TableError:
-                column = Column(name, "categorical", levels=tuple(known), unknown="reject")
+                column = msgspec.structs.replace(column, kind="categorical", levels=tuple(known), unknown="reject")
         columns.append(column)
     return columns
 

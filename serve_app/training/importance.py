@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.training.figures import measure
+from serve_app.training.figures import area_under_curve
 from serve_app.training.results import Evidence
 
 __all__ = ["importances"]
@@ -23,12 +23,12 @@ def importances(evidence: Evidence, seed: int = 0) -> dict[str, float]:
     if len(rows) > _MAX_ROWS:
         rows = _stratified(rows, evidence.classes[rows], random)
     values, classes = evidence.values[rows], evidence.classes[rows]
-    whole = measure(classes, evidence.score(values), 0.5).auc
+    whole = area_under_curve(classes, evidence.score(values))
     lost = {}
     for index, column in enumerate(evidence.schema.columns):
         shuffled = values.copy()
         shuffled[:, index] = random.permutation(shuffled[:, index])
-        lost[column.name] = whole - measure(classes, evidence.score(shuffled), 0.5).auc
+        lost[column.name] = whole - area_under_curve(classes, evidence.score(shuffled))
     return dict(sorted(lost.items(), key=lambda item: -item[1]))
 
 

@@ -18,8 +18,9 @@ from serve_app.scoring.arrays import Array
 from serve_app.scoring.schema import Schema
 from serve_app.training.figures import Figures
 from serve_app.training.folds import CrossValidation
-from serve_app.training.methods import Method
+from serve_app.training.methods import Calibration, Method
 from serve_app.training.threshold import ThresholdRule
+from serve_app.training.verdict import Verdict
 
 __all__ = ["Evidence", "TrainingReport"]
 
@@ -46,6 +47,8 @@ class Evidence:
 class TrainingReport:
     """How well the model does on the rows that it was fitted to (``train``), and on those that were held back.
 
+    ``candidates`` are the methods that ``auto`` compared, in the order of their log loss; empty if the user chose the method.
+
     ``coefficients`` and ``standard_errors`` are by feature, in the order of the model; an error is infinite where the rows do
     not determine the coefficient. Only a logit of two classes has coefficients, and only one without a penalty has errors.
     ``null_shares`` are those of the columns that the model uses, among the fitted rows. ``left_out`` gives the reason for each
@@ -54,6 +57,10 @@ class TrainingReport:
     """
 
     method: Method
+    calibration: Calibration | None
+    verdict: Verdict
+    candidates: Mapping[Method, CrossValidation]
+    rows_without_target: int
     train: Figures
     held_back: Figures
     class_shares: Mapping[str, float]
@@ -68,7 +75,7 @@ class TrainingReport:
 
     @property
     def rows(self) -> int:
-        """All rows of the table."""
+        """All rows of the table that have a class."""
         return self.train.rows + self.held_back.rows
 
     def as_json(self) -> dict[str, Any]:
@@ -76,7 +83,7 @@ class TrainingReport:
         train, validation = msgspec.structs.asdict(self.train), msgspec.structs.asdict(self.held_back)
         figures = {name: {"train": value, "validation": validation[name]} for name, value in train.items() if value is not None}
         errors = {name: error if math.isfinite(error) else None for name, error in self.standard_errors.items()}
-        said = {
+        said: dict[str, Any] = {
             "method": self.method,
             **figures,
             "class_shares": dict(self.class_shares),
@@ -86,7 +93,12 @@ class TrainingReport:
             "null_shares": dict(self.null_shares),
             "left_out": dict(self.left_out),
             "leaks": dict(self.leaks),
+            "warnings": list(self.verdict.warnings),
         }
+        if self.calibration is not None:
+            said["calibration"] = self.calibration
+        if self.candidates:
+            said["candidates"] = msgspec.to_builtins(self.candidates)
         if self.cross_validation is not None:
             said["cross_validation"] = msgspec.to_builtins(self.cross_validation)
         return said

@@ -25,7 +25,8 @@ def test_generate_train_and_check_lead_to_sound_components(tmp_path: Path) -> No
     assert generated.returncode == 0, generated.stderr
     assert "% positive" in generated.stdout
     assert len(json.loads((tmp_path / "expected.json").read_bytes())["answers"]) == 50
-    trained = serve_app("train", tmp_path / "train.csv", "--target", "y", "--out", tmp_path / "model", "--name", "mine")
+    options = ("--target", "y", "--method", "two-stage", "--out", tmp_path / "model", "--name", "mine")
+    trained = serve_app("train", tmp_path / "train.csv", *options)
     assert trained.returncode == 0, trained.stderr
     assert "AUC" in trained.stdout
     assert "mine 1.0.0 is sound" in trained.stdout
@@ -39,7 +40,8 @@ def test_what_other_components_answer_can_be_expected_too(tmp_path: Path) -> Non
     made = serve_app("generate", "--out", tmp_path, "--train-rows", "3000", "--test-rows", "20")
     assert made.returncode == 0, made.stderr
     published = json.loads((tmp_path / "expected.json").read_bytes())
-    trained = serve_app("train", tmp_path / "train.csv", "--target", "y", "--out", tmp_path / "model", "--name", "mine")
+    options = ("--target", "y", "--method", "two-stage", "--out", tmp_path / "model", "--name", "mine")
+    trained = serve_app("train", tmp_path / "train.csv", *options)
     assert trained.returncode == 0, trained.stderr
     done = serve_app("expect", tmp_path / "test.json", "--components", tmp_path / "model")
     assert done.returncode == 0, done.stderr

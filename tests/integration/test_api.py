@@ -217,6 +217,17 @@ def status_and_code(server: Server, headers: list[bytes], chunks: Iterable[bytes
             return response.status, json.loads(response.read())["error"]["code"]
 
 
+def test_a_client_that_closes_its_sending_half_gets_its_answers(server: Server, example: dict[str, Any]) -> None:
+    body = json.dumps([example] * 2000).encode()
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        connection.shutdown(socket.SHUT_WR)
+        with contextlib.closing(http.client.HTTPResponse(connection)) as response:
+            response.begin()
+            assert (response.status, len(json.loads(response.read()))) == (200, 2000)
+
+
 def memory_of(server: Server) -> int:
     """Resident bytes of all processes of the service."""
     total = 0

@@ -4,40 +4,28 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
-from support.serving import Server, run_command, serve, wait_for_direct_way, write_config
-
-ROOM = 6  # requests at once: four running and two waiting
+from support.applications import ROOM, Applications
+from support.serving import Server, wait_for_direct_way
 
 
 @pytest.fixture(scope="module")
-def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    def make_small(config: dict[str, Any]) -> None:
-        (application,) = config["applications"]
-        application["args"]["limits"] |= {"idle_timeout_s": 3.0, "max_body_bytes": 100_000}
-        for deployment in application["deployments"]:
-            del deployment["autoscaling_config"]
-            if deployment["name"] == "Preprocessor":
-                deployment |= {"num_replicas": 1, "max_ongoing_requests": 4, "max_queued_requests": ROOM - 4}
-
-    config, url = write_config(tmp_path_factory.mktemp("small"), make_small)
-    with serve(run_command(config), url) as running:
-        wait_for_direct_way(running)
-        yield running
+def small_server(applications: Applications) -> Server:
+    small = applications.at("small")
+    wait_for_direct_way(small, "small")
+    return small
 
 
 def stalled(server: Server) -> socket.socket:
     """A client that announces a body and never sends the rest of it."""
     address = urlsplit(server.url)
     client = socket.create_connection((address.hostname, address.port), timeout=30)
-    client.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n[")
+    client.sendall(b"POST %s/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n[" % address.path.encode())
     return client
 
 
@@ -68,8 +56,8 @@ def test_a_request_id_that_is_none_is_replaced(small_server: Server, example: di
     assert 10 < len(response.headers["x-request-id"]) < 50
 
 
-def test_run_ends_by_itself_when_ray_dies(small_server: Server, tmp_path: Path) -> None:
-    # The last test of this module: it ends the service.
+@pytest.mark.ends_service
+def test_run_ends_by_itself_when_ray_dies(small_server: Server) -> None:
     family = small_server.process.children(recursive=True)
     (raylet,) = [process for process in family if process.name() == "raylet"]
     raylet.kill()

@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from http.client import HTTPSConnection
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -204,6 +205,34 @@ def test_a_strangers_body_is_not_waited_for(hardened: Hardened) -> None:
         assert connection.recv(1024).startswith(b"HTTP/1.1 401 ")
 
 
+def status_of_upload(hardened: Hardened, key: str, parts: list[bytes] | bytes) -> int:
+    """The status that Python's own client sees: unlike others, it does not look for one once the pipe is broken."""
+    address = urlsplit(hardened.server.url)
+    context = ssl.create_default_context(cafile=str(hardened.certificate))
+    with closing(HTTPSConnection(str(address.hostname), address.port, timeout=60, context=context)) as connection:
+        headers = {"authorization": f"Bearer {key}"}
+        connection.request("POST", "/predict", parts, headers, encode_chunked=isinstance(parts, list))
+        return connection.getresponse().status
+
+
+def test_a_stranger_who_sends_a_large_body_sees_the_status_and_no_broken_pipe(hardened: Hardened) -> None:
+    for _ in range(3):
+        assert status_of_upload(hardened, "cp_00000000_" + "x" * 43, bytes(20_000_000)) == 401
+
+
+def test_a_client_that_sends_too_much_sees_the_status_and_no_broken_pipe(hardened: Hardened) -> None:
+    for _ in range(3):
+        assert status_of_upload(hardened, hardened.key, [b" " * 1_000_000] * 60) == 413
+
+
+@pytest.mark.parametrize("path", ["/-/routes", "/-/Routes", "/-/routes?x=1"])
+def test_the_names_of_ray_serves_applications_are_told_to_nobody(hardened: Hardened, path: str) -> None:
+    for key in (None, hardened.key):
+        response = hardened.get(path, key)
+        assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
+        assert "class-prediction" not in response.text
+
+
 def test_plain_http_gets_no_answer_where_there_is_tls(hardened: Hardened) -> None:
     with pytest.raises(requests.ConnectionError):
         requests.get(hardened.server.url.replace("https", "http") + "/health", timeout=30)
@@ -328,6 +357,8 @@ def test_the_ways_around_haproxy_ask_for_a_key_too(hardened: Hardened, row: str)
             with contextlib.suppress(requests.RequestException):  # a port that does not speak HTTP
                 statuses[name, port] = requests.post(f"http://127.0.0.1:{port}/predict", data=row, timeout=10).status_code
     assert set(statuses.values()) == {401}
+    for _, port in statuses:
+        assert requests.get(f"http://127.0.0.1:{port}/-/routes", timeout=10).status_code == 404
     assert len(statuses) == 2  # the replica's own port, and that of the proxy that Ray Serve keeps for when there is no replica
 
 

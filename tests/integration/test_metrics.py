@@ -4,42 +4,43 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
-from support.serving import Server, free_port, run_command, serve, wait_until, write_config
+from support.applications import Applications
+from support.serving import wait_until
 
-from serve_app.components.compiled import Components
-from serve_app.components.saving import save_components
 from serve_app.config import PROJECT_ROOT
-from serve_app.training.train import train
 
 PREFIX = "ray_class_prediction_"
 SHADOW = f"{PREFIX}shadow_"  # of which there is none here; tests/unit/test_metrics.py compares them with the table
 RAYS_LABELS = {"Component", "NodeAddress", "SessionName", "Version", "WorkerId", "application", "deployment", "replica"}
-REPORT_TIMEOUT_S = 60  # replicas report every ten seconds
+APPLICATION = "measured"
+REPORT_TIMEOUT_S = 60
 
 
 class MeasuredServer:
     """A service with a model that was trained here, and its Prometheus page."""
 
-    def __init__(self, server: Server, components: Components, metrics_port: int) -> None:
-        self.components = components
+    def __init__(self, applications: Applications) -> None:
+        server = applications.at(APPLICATION)
+        self.components = applications.measured
         self.predict = server.predict
         self._ready = f"{server.url}/ready"
-        self._url = f"http://127.0.0.1:{metrics_port}/metrics"
+        self._url = f"http://127.0.0.1:{applications.metrics_port}/metrics"
 
     def families(self) -> dict[str, Metric]:
         """Our metrics, by the name that the page declares."""
-        page = requests.get(self._url, timeout=30).text
-        return {family.name: family for family in text_string_to_metric_families(page) if family.name.startswith(PREFIX)}
+        page = requests.get(self._url, timeout=30).text.splitlines(keepends=True)
+        ours = "".join(line for line in page if PREFIX in line)  # Ray's own are many more
+        return {family.name: family for family in text_string_to_metric_families(ours)}
 
     def value(self, name: str, **labels: str) -> float:
-        """The sum of the series of that name and those labels; 0 while there is none."""
+        """The sum of the application's series of that name and those labels; 0 while there is none."""
+        labels["application"] = APPLICATION
         return sum(
             sample.value
             for family in self.families().values()
@@ -55,15 +56,8 @@ class MeasuredServer:
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeasuredServer]:
-    folder = tmp_path_factory.mktemp("measured")
-    draft, _ = train(PROJECT_ROOT / "data" / "train.csv", target="y", name="trained-here")
-    components = save_components(folder / "model", draft)
-    config, url = write_config(folder)
-    port = free_port()
-    command = [*run_command(config), "--components", str(folder / "model"), "--metrics-port", str(port)]
-    with serve(command, url) as server:
-        yield MeasuredServer(server, components, port)
+def measured(applications: Applications) -> MeasuredServer:
+    return MeasuredServer(applications)
 
 
 def test_rows_nulls_unknown_categories_and_refusals_are_counted(measured: MeasuredServer, example: dict[str, Any]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,123 +12,24 @@ import pandas as pd
 import pytest
 import requests
 from scipy.special import expit
-from sklearn.compose import make_column_transformer
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from support.own_tables import bundled_table, mixed_table, rows_of, write_csv
+from support.applications import IMPORTED, MODELS, Applications, Own, Served
+from support.own_tables import rows_of
 from support.scoring import score
-from support.serving import Server, run_command, serve, wait_until, write_config
+from support.serving import wait_until
 
-from serve_app.components.compiled import Components
-from serve_app.components.loading import load_components
-from serve_app.components.saving import save_components
 from serve_app.offline.pieces import plan
 from serve_app.offline.score_piece import score_piece
-from serve_app.training.import_estimator import import_estimator
-from serve_app.training.methods import Method
-from serve_app.training.results import TrainingReport
-from serve_app.training.train import train
-
-MODELS: dict[str, tuple[str, Method]] = {
-    "breast_cancer": ("class", "logit"),
-    "wine": ("class", "trees"),
-    "digits": ("class", "logit"),
-    "mixed": ("bought", "two-stage"),
-}
-
-
-IMPORTED = ["number", "place"]
-SPLIT = {"wine", "mixed", "imported"}
-
-
-@dataclass
-class Served:
-    """A model, the rows that it was fitted on, and where it is served."""
-
-    table: dict[str, list[str]]
-    csv: Path
-    components: Components
-    url: str
-
-    def predict(self, rows: list[dict[str, Any]], **parameters: str) -> list[dict[str, Any]]:
-        response = requests.post(f"{self.url}/predict", data=json.dumps(rows), params=parameters, timeout=60)
-        assert response.status_code == 200, response.text
-        answers: list[dict[str, Any]] = response.json()
-        return answers
-
-
-@dataclass
-class Own(Served):
-    """A model that was trained here."""
-
-    target: str
-    report: TrainingReport
-
-
-def pipeline(csv: Path) -> Any:
-    """What a user may have fitted on a number and a category, nulls in both, by means of scikit-learn and pandas alone."""
-    numbers = make_pipeline(SimpleImputer(), StandardScaler())
-    columns = make_column_transformer((numbers, ["number"]), (OneHotEncoder(handle_unknown="ignore"), ["place"]))
-    frame = pd.read_csv(csv)
-    return make_pipeline(columns, LogisticRegression()).fit(frame[IMPORTED], frame["bought"])
 
 
 @pytest.fixture(scope="module")
-def imported(own: dict[str, Own]) -> Served:
-    mixed = own["mixed"]
-    return Served(mixed.table, mixed.csv, load_components(mixed.csv.with_name("imported")), f"{mixed.url}/imported")
+def own(applications: Applications) -> dict[str, Own]:
+    return applications.own
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Own]]:
-    folder = tmp_path_factory.mktemp("own")
-    models: dict[str, Own] = {}
-    for name, (target, method) in MODELS.items():
-        table = mixed_table() if name == "mixed" else bundled_table(name)
-        csv = write_csv(folder / f"{name}.csv", table)
-        draft, report = train(csv, target=target, method=method)
-        models[name] = Own(table, csv, save_components(folder / name, draft), "", target, report)
-    joblib.dump(pipeline(folder / "mixed.csv"), folder / "mine.pkl")
-    save_components(folder / "imported", import_estimator(folder / "mine.pkl", folder / "mixed.csv", target="bought"))
-
-    def one_application_each(config: dict[str, Any]) -> None:
-        (first,) = config["applications"]
-        config["applications"] = []
-        for name in (*models, "imported"):
-            is_split = name in SPLIT
-            ingresses = 2 if name == "wine" else 1
-            replicas = {"min_replicas": ingresses, "max_replicas": ingresses, "target_ongoing_requests": 128}
-            deployments = [{**one, "ray_actor_options": {"num_cpus": 0.1}} for one in first["deployments"]]
-            deployments[0]["autoscaling_config"] = replicas
-            config["applications"].append(
-                {
-                    **first,
-                    "name": name,
-                    "route_prefix": "/" if name == "mixed" else f"/{name}",
-                    "args": {
-                        **first["args"],
-                        "components": str(folder / name),
-                        "topology": "split" if is_split else "fused",
-                    },
-                    "deployments": deployments[: 1 + is_split],
-                }
-            )
-
-    config, url = write_config(folder, one_application_each)
-    with serve(run_command(config), url) as server:
-        for name, model in models.items():
-            model.url = url if name == "mixed" else f"{url}/{name}"
-            wait_until(lambda model=model: is_ready(model.url), f"{name} is ready", 60)  # type: ignore[misc]
-        wait_until(lambda: is_ready(f"{url}/imported"), "imported is ready", 60)
-        assert isinstance(server, Server)
-        yield models
-
-
-def is_ready(url: str) -> bool:
-    return requests.get(f"{url}/ready", timeout=10).status_code == 200
+def imported(applications: Applications) -> Served:
+    return applications.imported
 
 
 def probabilities(own: Served, answers: list[dict[str, Any]]) -> np.ndarray:

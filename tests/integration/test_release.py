@@ -13,13 +13,16 @@ from typing import Any
 
 import pytest
 import requests
+from support.own_tables import mixed_table, write_csv
 from support.scoring import score
 from support.serving import Server, run_command, serve, wait_until, write_config
 from support.steady_load import SteadyLoad
 from support.variants import publish_variant
 
 from serve_app.components.compiled import Components
+from serve_app.components.saving import save_components
 from serve_app.config import PROJECT_ROOT
+from serve_app.training.train import train
 
 RELEASED = ("1.5.0", "2.0.0", "3.0.0")
 
@@ -165,3 +168,97 @@ def test_a_canary_answers_its_share_and_a_shadow_nothing_until_rollback_ends_the
         wait_until(lambda: load.answered() > 100, "answers", 60)
         assert set(load.take().versions) == {versions.label["2.0.0"]}
     assert versions.rollout()["shadow"] is None
+
+
+def test_models_that_share_a_version_are_told_apart_by_every_answer(versions: Versions) -> None:
+    other = publish_variant(versions.folder / "other", "2.0.0", shift=-1, name="other")
+    assert versions.serve_app("deploy", versions.folder / "other", "--canary", "0.5").returncode == 0
+    versions.expected[other.version_label] = score(other, versions.rows)
+    with versions.load() as load:
+        wait_until(lambda: load.answered() > 200, "answers", 60)
+        outcome = load.take()
+    assert (outcome.failed, outcome.wrong) == (0, 0), outcome
+    assert set(outcome.versions) == {versions.label["2.0.0"], other.version_label}
+    assert versions.serve_app("rollback").returncode == 0
+
+
+def test_a_model_of_another_table_is_refused_unless_its_rows_are_wanted(versions: Versions) -> None:
+    folder = versions.folder / "another table"
+    draft, _ = train(write_csv(versions.folder / "table.csv", mixed_table()), target="bought", method="logit", version="9.0.0")
+    save_components(folder, draft)
+    refused = versions.serve_app("deploy", folder)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "needs other rows than the model that serves:\n" in refused.stderr
+    assert "\n  number: new; clients must send it (numeric)\n" in refused.stderr
+    assert "--allow-schema-change" in refused.stderr
+    assert versions.serving() == "2.0.0"
+
+    done = versions.serve_app("deploy", folder, "--allow-schema-change")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Clients must send other rows:\n" in done.stdout
+    assert "\n  number: new; clients must send it (numeric)\n" in done.stdout
+    assert versions.serving() == "9.0.0"
+    assert versions.serve_app("rollback").returncode == 0
+    assert versions.serving() == "2.0.0"
+
+
+def test_a_folder_that_was_moved_is_served_from_where_it_is_now(versions: Versions) -> None:
+    moved = versions.folder / "moved"
+    previous = versions.rollout()["previous"]
+    shutil.copytree(versions.folder / "2.0.0", moved)
+    done = versions.serve_app("deploy", moved)
+    assert (done.returncode, done.stderr) == (0, "")
+    rollout = versions.rollout()
+    assert rollout["serving"]["components"] == str(moved)
+    assert rollout["serving"]["version"] == "2.0.0"
+    assert rollout["previous"] == previous
+
+
+HOLD = """
+import sys
+from serve_app.operations import release
+
+with release._connected(sys.argv[1]) as service, release.hold_rollout_lock(service.name, "deploy /elsewhere"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_one_roll_out_at_a_time_and_none_once_its_process_is_killed(versions: Versions) -> None:
+    command = [sys.executable, "-c", HOLD, versions.server.ray_address]
+    before = versions.rollout()
+    with subprocess.Popen(command, cwd=PROJECT_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            for arguments in (("deploy", versions.folder / "3.0.0"), ("rollback",)):
+                done = versions.serve_app(*arguments)
+                assert (done.returncode, done.stdout) == (1, "")
+                said = rf"deploy /elsewhere by \S+ on \S+ \(process {holder.pid}\), for \d+ s"
+                assert re.match(rf"Error: another roll-out is under way: {said};", done.stderr)
+            assert versions.rollout() == before
+        finally:
+            holder.kill()
+    wait_until(lambda: versions.serve_app("deploy", versions.folder / "moved").returncode == 0, "the lock is free", 60)
+
+
+INTERFERE = """
+import pathlib, sys
+from serve_app.operations import release
+from serve_app.serving.rollout import ModelReference, Rollout
+
+def interfere(service, after, before):
+    service._put(Rollout(serving=ModelReference(components=sys.argv[3]), previous=before.serving))
+    raise release.ReleaseError("not all replicas have switched")
+
+release._Service._wait_for = interfere
+release.deploy(pathlib.Path(sys.argv[2]), address=sys.argv[1])
+"""
+
+
+def test_a_failed_roll_out_puts_back_only_what_it_has_put_there_itself(versions: Versions) -> None:
+    folders = (str(versions.folder / "3.0.0"), str(versions.folder / "1.5.0"))
+    command = [sys.executable, "-c", INTERFERE, versions.server.ray_address, *folders]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=180, check=False)
+    assert "ReleaseError: not all replicas have switched" in done.stderr
+    wait_until(lambda: versions.serving() == "1.5.0", "what another hand has put there", 60)

@@ -24,6 +24,7 @@ class Service:
         self.settings = settings
         self.budget = BodyBudget(settings.limits.max_held_bytes)
         self.serving = Pipeline(settings, components, None)
+        self.falls_back = False
 
     def choose(self) -> Pipeline:
         return self.serving
@@ -34,8 +35,10 @@ class Service:
         return await pipeline.encode(await pipeline.score(body, report_bad_rows=report_bad_rows), explain=explain)
 
     async def describe_rollout(self) -> RolloutDescription:
-        serving = UsedVersion(name="glm-26", version="1.0.0", digest=self.serving.components.digest)
-        return RolloutDescription(serving=serving, previous=None, canary=None, shadow=None, rejected=())
+        serving = UsedVersion(
+            name="glm-26", version="1.0.0", digest=self.serving.components.digest, components="model_components"
+        )
+        return RolloutDescription(serving=serving, previous=None, canary=None, shadow=None, rejected=(), unavailable=())
 
     async def drift(self) -> dict[str, Any] | None:
         return None

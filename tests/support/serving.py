@@ -38,6 +38,8 @@ __all__ = [
 
 START_TIMEOUT_S = 180
 STOP_TIMEOUT_S = 60
+_POLL_INTERVAL_S = 0.05
+STANDARD = "class-prediction"  # the application of the committed config
 CONFIG = PROJECT_ROOT / "config" / "serve_config.yaml"
 
 
@@ -81,7 +83,7 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_s: float) -> No
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"{what} within {timeout_s} s"
-        time.sleep(0.1)
+        time.sleep(_POLL_INTERVAL_S)
 
 
 def write_config(folder: Path, edit: Callable[[dict[str, Any]], object] = lambda _: None) -> tuple[Path, str]:
@@ -117,7 +119,7 @@ def serve(command: Sequence[str], url: str, environment: dict[str, str] | None =
             said = log.read_text(encoding="utf-8", errors="replace")
             assert popen.poll() is None, f"{command} ended with {popen.returncode}:\n{said}"
             assert time.monotonic() < deadline, f"{command} did not answer within {START_TIMEOUT_S} s:\n{said}"
-            time.sleep(0.2)
+            time.sleep(_POLL_INTERVAL_S)
         yield Server(url, process, log)
     finally:
         family = [process, *process.children(recursive=True)] if popen.poll() is None else []
@@ -136,16 +138,17 @@ def serve(command: Sequence[str], url: str, environment: dict[str, str] | None =
         assert names == [], f"{command} left processes behind"
 
 
-def wait_for_direct_way(server: Server) -> None:
+def wait_for_direct_way(server: Server, application: str = STANDARD) -> None:
     """Until HAProxy sends requests straight to a replica; at first they go through Ray Serve's own proxy."""
-    wait_until(lambda: direct_replicas(server) > 0, "a replica behind HAProxy", 60)
+    wait_until(lambda: direct_replicas(server, application) > 0, "a replica behind HAProxy", 60)
 
 
-def direct_replicas(server: Server) -> int:
-    """How many Preprocessor replicas HAProxy sends requests to."""
+def direct_replicas(server: Server, application: str = STANDARD) -> int:
+    """How many Preprocessor replicas of an application HAProxy sends requests to."""
     for path in admin_sockets(processes_under(server.process, "haproxy")):
         with contextlib.suppress(OSError), contextlib.closing(HAProxyAdmin(path)) as admin:
-            return sum("Preprocessor" in row["svname"] and row["status"] == "UP" for row in admin.statistics())
+            found = [row["svname"] for row in admin.statistics() if row["status"] == "UP"]
+            return sum(f"{application}#Preprocessor" in name for name in found)
     return 0
 
 

@@ -14,8 +14,9 @@ from serve_app.exercise.published_model import draft_reference, load_published_m
 __all__ = ["publish_variant"]
 
 
-def publish_variant(folder: Path, version: str, shift: float = 0.5) -> Components:
-    """Writes the published model as ``version``, its log-odds raised by ``shift``."""
+def publish_variant(folder: Path, version: str, shift: float = 0.5, name: str = "glm-26") -> Components:
+    """Writes the published model as ``version`` of ``name``, its log-odds raised by ``shift``."""
     draft = draft_reference(load_published_model(), "as_null")
     draft.model.intercept_ = draft.model.intercept_ + shift
-    return save_components(folder, replace(draft, manifest=msgspec.structs.replace(draft.manifest, version=version)))
+    manifest = msgspec.structs.replace(draft.manifest, name=name, version=version)
+    return save_components(folder, replace(draft, manifest=manifest))

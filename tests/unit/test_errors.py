@@ -34,6 +34,7 @@ PROBLEM = FieldProblem(3, "x53", "not_a_number", "row 3, field 'x53': 'abc' is n
         errors.BodyTooSlowError(),
         errors.InvalidRowsError([PROBLEM]),
         errors.NotScorableError("ValueError: 'infinity'"),
+        errors.NotScorableError("ValueError: 'infinity'", 7),
         errors.ScoringError("lost"),
     ],
 )

@@ -13,10 +13,11 @@ import bentoml
 import pandas as pd
 
 from benchmarks.rivals.arrays import CompiledModel
-from benchmarks.rivals.tables import answers, encode, load_artefacts, score
+from benchmarks.rivals.artefacts import answers, load_artefacts
+from benchmarks.rivals.tables import encode, score
 
 _COMPONENTS = Path("model_components")
-_WORKERS = 2  # measured: one forms larger batches and is slower, with two CPUs
+_WORKERS = 2  # with two CPUs, one worker forms larger batches but was measured to be slower
 
 
 @bentoml.service(traffic={"timeout": 60}, workers=_WORKERS)
@@ -26,7 +27,7 @@ class Scikit:
     def __init__(self) -> None:
         self._artefacts = load_artefacts(_COMPONENTS)
 
-    # A batch is weighed in rows; a request of more than max_batch_size rows is refused.
+    # The size of a batch is counted in rows; a request of more than max_batch_size rows is refused.
     @bentoml.api(route="/predict", batchable=True, max_batch_size=20_000, max_latency_ms=60_000)
     def predict(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Probabilities of the rows of all requests of a batch."""

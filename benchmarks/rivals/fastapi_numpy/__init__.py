@@ -1,1 +1,1 @@
-"""What a good engineer writes by hand for speed: FastAPI, orjson and arrays compiled at start."""
+"""Hand-written for speed: FastAPI, orjson and arrays compiled at start."""

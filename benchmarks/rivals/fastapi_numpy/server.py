@@ -1,4 +1,4 @@
-"""What a good engineer writes by hand for speed: FastAPI without its machinery on the hot route, orjson, arrays.
+"""Hand-written for speed: FastAPI without its dependency machinery on the hot route, orjson, arrays.
 
 uvicorn --workers 2 --loop uvloop --http httptools --no-access-log benchmarks.rivals.fastapi_numpy.server:app
 """

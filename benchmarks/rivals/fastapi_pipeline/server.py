@@ -16,21 +16,22 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 
-from benchmarks.rivals.tables import Artefacts, answers, load_artefacts, plain_numbers
+from benchmarks.rivals.artefacts import Artefacts, answers, load_artefacts
+from benchmarks.rivals.tables import plain_numbers
 
 _artefacts = load_artefacts(Path("model_components"))
 
 
-def _read_numbers(table: pd.DataFrame, texts: list[str]) -> pd.DataFrame:
-    """Money and percent, which are texts, as numbers like the rest."""
-    return table.assign(**{name: plain_numbers(table[name]) for name in texts}).astype(float)
+def _read_numbers(table: pd.DataFrame, strings: list[str]) -> pd.DataFrame:
+    """All columns as numbers, including money and percent, which are strings."""
+    return table.assign(**{name: plain_numbers(table[name]) for name in strings}).astype(float)
 
 
 def _build_pipeline(artefacts: Artefacts) -> Any:
-    """The pickled estimators as one Pipeline. They are fitted; only the one-hot encoder has to be, on its levels."""
+    """The pickled estimators as one Pipeline. They are fitted already, except the one-hot encoder."""
     columns = artefacts.manifest["schema"]["columns"]
     numeric = [column["name"] for column in columns if column["kind"] != "categorical"]
-    texts = [column["name"] for column in columns if column["kind"] in {"money", "percent"}]
+    strings = [column["name"] for column in columns if column["kind"] in {"money", "percent"}]
     categorical = [column for column in columns if column["kind"] == "categorical"]
     encoder = OneHotEncoder(
         categories=[column["levels"] for column in categorical],
@@ -40,30 +41,20 @@ def _build_pipeline(artefacts: Artefacts) -> Any:
     )
     numbers = Pipeline(
         [
-            ("read", FunctionTransformer(_read_numbers, kw_args={"texts": texts}, feature_names_out="one-to-one")),
+            ("read", FunctionTransformer(_read_numbers, kw_args={"strings": strings}, feature_names_out="one-to-one")),
             ("impute", FrozenEstimator(artefacts.imputer)),
             ("standardise", FrozenEstimator(artefacts.scaler)),
         ]
     )
-    pipeline = Pipeline(
-        [
-            (
-                "features",
-                ColumnTransformer(
-                    [("numbers", numbers, numeric), ("levels", encoder, [column["name"] for column in categorical])],
-                    verbose_feature_names_out=False,
-                ),
-            ),
-            (
-                "select",
-                ColumnTransformer(
-                    [("chosen", "passthrough", list(artefacts.model.feature_names_in_))],
-                    verbose_feature_names_out=False,
-                ),
-            ),
-            ("model", FrozenEstimator(artefacts.model)),
-        ]
-    ).set_output(transform="pandas")
+    features = ColumnTransformer(
+        [("numbers", numbers, numeric), ("levels", encoder, [column["name"] for column in categorical])],
+        verbose_feature_names_out=False,
+    )
+    chosen = ColumnTransformer(
+        [("chosen", "passthrough", list(artefacts.model.feature_names_in_))], verbose_feature_names_out=False
+    )
+    steps = [("features", features), ("select", chosen), ("model", FrozenEstimator(artefacts.model))]
+    pipeline = Pipeline(steps).set_output(transform="pandas")
     baseline = pd.DataFrame([{column["name"]: column["levels"][0] if "levels" in column else np.nan for column in columns}])
     return pipeline.fit(baseline, [0])
 

@@ -1,1 +1,1 @@
-"""A first version, as one writes it in an afternoon: Flask under gunicorn, everything loaded per request."""
+"""A simple first version: Flask and gunicorn, which load everything per request."""

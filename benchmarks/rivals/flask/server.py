@@ -1,4 +1,4 @@
-"""Flask as a take-home exercise has it: the artefacts are read from disk for each request, the rows become DataFrames.
+"""Flask in the simplest form: each request reads the artefacts from disk and turns its rows into a DataFrame.
 
 gunicorn --workers 2 benchmarks.rivals.flask.server:app
 """
@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 from flask import Flask, Response, jsonify, request
 
-from benchmarks.rivals.tables import answers, encode, load_artefacts, score
+from benchmarks.rivals.artefacts import answers, load_artefacts
+from benchmarks.rivals.tables import encode, score
 
 app = Flask(__name__)
 

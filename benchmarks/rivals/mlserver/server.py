@@ -14,7 +14,8 @@ from mlserver import MLModel
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 
 from benchmarks.rivals.arrays import CompiledModel
-from benchmarks.rivals.tables import answers, encode, load_artefacts, score
+from benchmarks.rivals.artefacts import answers, load_artefacts
+from benchmarks.rivals.tables import encode, score
 
 _COMPONENTS = Path("model_components")
 

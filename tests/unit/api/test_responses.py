@@ -13,6 +13,7 @@ from serve_app.errors import (
     FieldProblem,
     InvalidRowsError,
     MalformedJSONError,
+    NotScorableError,
     ScoringError,
     TooManyRowsError,
 )
@@ -55,3 +56,11 @@ def test_an_error_of_invalid_rows_has_the_code_of_the_first() -> None:
     status, _, pieces = error_response({"headers": []}, InvalidRowsError(problems))
     body = json.loads(b"".join(pieces))["error"]
     assert (status, body["code"], body["bad_rows"]) == (422, "missing_field", 2)
+
+
+@pytest.mark.parametrize(("row", "bad_rows"), [(7, [7]), (None, [])])
+def test_a_row_that_the_model_cannot_score_is_named_if_it_is_known(row: int | None, bad_rows: list[int]) -> None:
+    status, _, pieces = error_response({"headers": []}, NotScorableError("ValueError: 'infinity'", row))
+    body = json.loads(b"".join(pieces))["error"]
+    assert (status, body["code"], body["bad_rows"]) == (422, "not_scorable", len(bad_rows))
+    assert [problem["row"] for problem in body["rows"]] == bad_rows

@@ -45,3 +45,12 @@ def test_a_key_for_asking_does_not_show_what_others_asked(
     asked = [("POST", "/predict", body), ("GET", "/model", b""), ("GET", "/drift", b"")]
     assert [ask(service, *one, key=key).status for one in asked] == statuses
     assert {ask(service, *one).status for one in asked} == {401}
+
+
+def test_readiness_says_whether_another_version_answers_than_the_one_that_should(components: Components) -> None:
+    service = Service(Settings(), components)
+    ready = ask(service, "GET", "/ready")
+    service.falls_back = True
+    fallback = ask(service, "GET", "/ready")
+    assert (ready.status, json.loads(ready.body)) == (200, {"status": "ready"})
+    assert (fallback.status, json.loads(fallback.body)) == (200, {"status": "ready", "fallback": True})

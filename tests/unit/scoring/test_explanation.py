@@ -25,12 +25,14 @@ from serve_app.components.saving import save_components
 from serve_app.errors import NotExplainableError
 from serve_app.scoring.explanation import Explainer, Explanation
 from serve_app.training.import_estimator import import_estimator
-from serve_app.training.methods import Method
+from serve_app.training.methods import Calibration, Method
 from serve_app.training.train import train
 
 
 def explainer_of(components: Components) -> Explainer:
-    return Explainer(components.model, components.encoder, components.scorer, components.manifest.classes)
+    return Explainer(
+        components.model, components.encoder, components.scorer, components.manifest.classes, components.feature_means
+    )
 
 
 def explained(components: Components, rows: list[dict[str, Any]]) -> tuple[np.ndarray, list[Explanation]]:
@@ -204,3 +206,53 @@ def test_trees_are_explained_in_slices_so_that_others_run_in_between(tmp_path: P
     _, explanations = explained(components, [{**row} for row in rows_of(table)[:31]])
     assert sum(sizes) == len(explanations) == 31
     assert max(sizes) <= 2
+
+
+def test_linear_reasons_are_those_of_shap_and_name_every_level(tmp_path: Path) -> None:
+    table = mixed_table(1000)
+    draft, report = train(write_csv(tmp_path / "table.csv", table), target="bought", method="logit")
+    components = save_components(tmp_path / "components", draft)
+    probabilities, explanations = explained(components, [{**row} for row in rows_of(table)[:200]])
+    evidence = report.evidence
+    fitted = components.encoder.encode(evidence.values[evidence.fitted])  # noqa: PD011 - no pandas
+    (chunk,) = components.parser(max_rows=200).chunks(msgspec.json.encode(rows_of(table)[:200]))
+    background = shap.maskers.Independent(fitted, max_samples=len(fitted))
+    of_shap = shap.LinearExplainer(components.model, background)
+    values = of_shap.shap_values(components.encoder.encode(chunk.values))
+    for row, explanation in enumerate(explanations):
+        assert explanation.base == pytest.approx(of_shap.expected_value, abs=1e-9)
+        assert explanation.score == pytest.approx(logit(probabilities[row, 1]), abs=1e-9)
+        for column, contribution in explanation.contributions.items():
+            features = [index for index, one in enumerate(components.encoder.features) if one.column == column]
+            assert contribution == pytest.approx(values[row, features].sum(), abs=1e-9)
+        place = table["place"][row] or "missing"
+        said = {reason.column: reason.text for reason in explanation.reasons}
+        if "place" in said:
+            assert place in said["place"]
+    assert {"place_east", "place_north", "place_south", "place (missing)"} <= set(report.coefficients)
+
+
+def test_linear_reasons_do_not_depend_on_the_names_of_the_levels(tmp_path: Path) -> None:
+    table = mixed_table(1000)
+    other = table | {"place": [{"east": "zz east", "south": "a south"}.get(cell, cell) for cell in table["place"]]}
+    found = []
+    for content in (table, other):
+        draft, _ = train(write_csv(tmp_path / "table.csv", content), target="bought", method="logit")
+        components = save_components(tmp_path / "components", draft)
+        _, explanations = explained(components, [{**row} for row in rows_of(content)[:50]])
+        found.append([list(explanation.contributions.values()) for explanation in explanations])
+    assert np.array(found[0]) == pytest.approx(np.array(found[1]), abs=1e-6)
+
+
+@pytest.mark.parametrize("calibration", ["sigmoid", "isotonic"])
+@pytest.mark.parametrize("method", ["logit", "trees"])
+def test_a_calibrated_model_is_explained_by_its_score_before_calibration(
+    tmp_path: Path, method: Method, calibration: Calibration
+) -> None:
+    table = mixed_table()
+    draft, _ = train(write_csv(tmp_path / "table.csv", table), target="bought", method=method, calibration=calibration)
+    components = save_components(tmp_path / "components", draft)
+    _, explanations = explained(components, [{**row} for row in rows_of(table)[:20]])
+    for explanation in explanations:
+        check_sums(explanation)
+        assert explanation.reasons

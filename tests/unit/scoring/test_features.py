@@ -6,7 +6,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import StandardScaler
 
 from serve_app.scoring.features import FeatureEncoder, NumericFit
-from serve_app.scoring.schema import Column, Feature
+from serve_app.scoring.schema import MISSING, Column, Feature
 
 NAN = float("nan")
 COLUMNS = [Column("c", "categorical", levels=("x", "y", "z")), Column("a", "numeric"), Column("b", "numeric")]
@@ -23,6 +23,13 @@ def test_numbers_are_imputed_and_standardised_and_levels_become_ones_in_the_mode
 def test_a_missing_category_counts_as_the_baseline() -> None:
     missing, baseline = ENCODER.encode(np.array([[NAN, 1.0, 1.0], [0.0, 1.0, 1.0]]))
     assert missing.tolist() == baseline.tolist()
+
+
+def test_a_missing_value_may_be_a_level_of_its_own() -> None:
+    features = [Feature("c", "x"), Feature("c", MISSING), Feature("a"), Feature("a", MISSING)]
+    found = FeatureEncoder(COLUMNS, features, FITS).encode(np.array([[0.0, 6.0, 0.0], [NAN, NAN, 0.0]]))
+    assert found.tolist() == [[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, -0.25, 1.0]]
+    assert [feature.name for feature in features] == ["c_x", "c (missing)", "a", "a (missing)"]
 
 
 def test_the_values_that_were_given_are_left_alone() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from serve_app.errors import NotScorableError
 from serve_app.scoring.arrays import concatenate, count_rows, split
-from serve_app.serving.batching import RowBatcher, score_by_halves
+from serve_app.serving.batching import RowBatcher, first_failing_row, score_by_halves
 
 Array = NDArray[np.float64]
 
@@ -245,3 +245,30 @@ def test_a_failure_that_no_array_has_caused_is_raised_at_once() -> None:
     with pytest.raises(MemoryError):
         asyncio.run(score_by_halves([column(1)] * 4, fail))
     assert calls == [4]
+
+
+@given(size=st.integers(1, 300), failing=st.sets(st.integers(0, 299)), max_rows=st.integers(1, 64))
+def test_the_first_row_that_fails_is_found_in_few_calls(size: int, failing: set[int], max_rows: int) -> None:
+    values = column(*range(size))
+    calls = []
+
+    async def score(rows: Array) -> Array:
+        calls.append(len(rows))
+        if failing & set(rows.ravel().tolist()):
+            raise NotScorableError("it is one of these")
+        return rows
+
+    found = asyncio.run(first_failing_row(values, score, max_rows=max_rows))
+    in_reach = [row for row in failing if row < size]
+    # An array of one row is known to have failed; of more rows, none may fail by itself.
+    assert found == (min(in_reach) if in_reach else 0 if size == 1 else None)
+    assert max(calls, default=0) <= max_rows
+    assert len(calls) <= size / max_rows + 10
+
+
+def test_a_failure_of_the_service_is_not_taken_for_a_row() -> None:
+    async def score(rows: Array) -> Array:
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        asyncio.run(first_failing_row(column(1, 2, 3), score, max_rows=10))

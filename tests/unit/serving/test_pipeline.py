@@ -77,9 +77,25 @@ def test_a_row_that_the_model_cannot_take_fails_its_own_request_and_no_neighbour
     for found in answers:
         assert [place for place, answer in enumerate(found) if isinstance(answer, NotScorableError)] == [7, 15]
         assert all(answer == alone[place] for place, answer in enumerate(found) if place not in {7, 15})
-        assert str(found[7]) == "the model cannot score a row of the request: ValueError: 'Input X contains infinity or a v'..."
+        assert str(found[7]) == "the model cannot score row 0 of the request: ValueError: 'Input X contains infinity or a v'..."
     assert max(fragile.scored) > 4  # they were merged
     assert caplog.text == ""  # what an estimator says may quote a row
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value):RuntimeWarning")
+@pytest.mark.parametrize("bad_rows", [[], [0, 1, 5, 41, 43, 499]])
+@pytest.mark.parametrize("is_fused", [False, True])
+def test_the_first_row_that_the_model_cannot_score_is_named(fragile: Graph, bad_rows: list[int], is_fused: bool) -> None:
+    rows: list[Any] = [{"a": index / 1000, "b": 0.5} for index in range(500)]
+    for row in bad_rows:
+        rows[row] = {"a": "bad"}
+    for row in (42, 400):
+        rows[row] = {"a": 1e38, "b": 0.5}
+    preprocessor = Preprocessor(fragile.settings, None) if is_fused else fragile.preprocessor
+    with pytest.raises(NotScorableError, match="cannot score row 42 of the request: ValueError") as refused:
+        asyncio.run(preprocessor.predict(json.dumps(rows).encode(), report_bad_rows=True))
+    assert refused.value.row == 42
+    assert len(fragile.scored) < 12
 
 
 def test_a_model_that_fails_otherwise_fails_as_the_service(graph: Graph, example: dict[str, Any]) -> None:

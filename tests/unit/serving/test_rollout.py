@@ -20,22 +20,24 @@ from serve_app.serving.rollout import (
 )
 
 DESCRIPTION = RolloutDescription(
-    serving=UsedVersion(name="m", version="2.0.0", digest="d2"),
+    serving=UsedVersion(name="m", version="2.0.0", digest="d2", components="/two"),
     previous=None,
-    canary=TriedVersion(name="m", version="3.0.0", digest="d3", share=0.25),
+    canary=TriedVersion(name="m", version="3.0.0", digest="d3", components="/three", share=0.25),
     shadow=None,
     rejected=(RejectedVersion(components="/x", digest=None, reason="gone"),),
+    unavailable=("previous",),
 )
 
 
 def test_a_description_crosses_processes_and_is_plain_json() -> None:
     assert pickle.loads(pickle.dumps(DESCRIPTION)) == DESCRIPTION  # noqa: S301 - as Ray Serve's handles do
     assert msgspec.to_builtins(DESCRIPTION) == {
-        "serving": {"name": "m", "version": "2.0.0", "digest": "d2"},
+        "serving": {"name": "m", "version": "2.0.0", "digest": "d2", "components": "/two"},
         "previous": None,
-        "canary": {"name": "m", "version": "3.0.0", "digest": "d3", "share": 0.25},
+        "canary": {"name": "m", "version": "3.0.0", "digest": "d3", "components": "/three", "share": 0.25},
         "shadow": None,
         "rejected": ({"components": "/x", "digest": None, "reason": "gone"},),
+        "unavailable": ("previous",),
     }
 
 

@@ -103,6 +103,74 @@ def test_a_replica_that_starts_with_a_version_that_is_gone_takes_the_previous_on
     assert versions.version() == "2.0.0"
 
 
+def test_a_fallback_to_another_version_is_reported_until_it_ends(
+    versions: VersionedGraph, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("serve_app.serving.retry._FIRST_PAUSE_S", 0)
+    away = tmp_path / "away"
+    (versions.folder / "three").rename(away)
+    gauge: dict[str, float] = {}
+    monkeypatch.setattr(
+        versions.preprocessor._versions._gauge, "set", lambda value, tags: gauge.__setitem__(tags["role"], value)
+    )
+
+    async def report() -> tuple[bool, tuple[str, ...], str, float]:
+        await versions.preprocessor.check_health()
+        said = await versions.preprocessor.describe_rollout()
+        return versions.preprocessor.falls_back, said.unavailable, said.serving.components, gauge["serving"]
+
+    async def steps() -> list[tuple[bool, tuple[str, ...], str, float]]:
+        await versions.reconfigure(serving=versions.named("three"), previous=versions.named("two"))
+        seen = [await report()]
+        away.rename(versions.folder / "three")
+        await settle(versions)
+        return [*seen, await report()]
+
+    assert asyncio.run(steps()) == [
+        (True, ("serving",), str(versions.folder / "two"), 1.0),
+        (False, (), str(versions.folder / "three"), 0.0),
+    ]
+
+
+def test_a_version_that_moved_is_used_from_its_new_folder_and_only_if_that_is_sound(
+    versions: VersionedGraph, tmp_path: Path
+) -> None:
+    digest = versions.two.digest
+    shutil.copytree(versions.folder / "two", tmp_path / "moved")
+    shutil.copytree(versions.folder / "two", tmp_path / "damaged")
+    (tmp_path / "damaged" / "model.pkl").write_bytes(b"")
+
+    async def steps() -> tuple[str, list[list[str]]]:
+        await versions.reconfigure(serving=versions.named("two", digest=digest))
+        replicas = (versions.classifier, versions.preprocessor)
+        reasons = [
+            [await replica.load(versions.reference(name, digest)) for replica in replicas]
+            for name in ("nowhere", "damaged", "moved")
+        ]
+        await versions.reconfigure(serving=versions.named("moved", digest=digest))
+        return (await versions.preprocessor.describe_rollout()).serving.components, reasons
+
+    used, (nowhere, damaged, moved) = asyncio.run(steps())
+    assert used == str(tmp_path / "moved")
+    assert moved == ["", ""]
+    assert all("nowhere/manifest.json: cannot be read" in reason for reason in nowhere)
+    assert all("damaged/model.pkl: its SHA-256 is" in reason for reason in damaged)
+
+
+def test_the_base_that_was_changed_in_place_is_still_there_to_go_back_to(versions: VersionedGraph) -> None:
+    settings = Settings(components=str(versions.folder / "three"), components_sha256=versions.three.digest)
+    base = versions.reference("three", versions.three.digest)
+    replica = Preprocessor(settings, None)
+    publish_variant(versions.folder / "three", "3.1.0", shift=-1)  # in place, as train does
+
+    async def steps() -> str:
+        await replica.reconfigure({"serving": versions.named("two"), "previous": versions.named("three", digest=base.digest)})
+        return await replica.load(base)
+
+    assert asyncio.run(steps()) == ""
+    assert not replica.falls_back
+
+
 async def settle(versions: VersionedGraph) -> None:
     """Asks for both replicas' health, as Ray Serve does, and waits for what they began."""
     for replica in (versions.classifier, versions.preprocessor):

@@ -33,14 +33,14 @@ def served_answer(components: Components, body: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(("kind", "sizes"), [(ONE_ROW, {1}), (BATCH, set(range(2, 10))), (WHOLE_FILE, {30})])
-def test_a_call_of_good_rows_takes_the_models_answers_for_right_and_no_others(
+def test_a_call_of_good_rows_accepts_the_models_answers_and_no_others(
     dataset: Dataset, served: ServedModel, components: Components, kind: str, sizes: set[int]
 ) -> None:
     calls = draw(dataset, served, {kind: 1}, 100)
-    assert {call.rows for call in calls} == sizes
+    assert {len(call.rows) for call in calls} == sizes
     for call in calls[:5]:
         right = served_answer(components, call.body)
-        assert len(json.loads(call.body)) == call.rows
+        assert len(json.loads(call.body)) == len(call.rows)
         call.check(200, right)
         wrong = json.loads(right)
         wrong[-1]["probability_positiveclass"] += 1e-9
@@ -64,7 +64,7 @@ def test_one_row_of_a_bad_call_is_bad_in_the_way_that_is_expected(
                 call.check(200, b"[]")
         else:
             assert call.path == "/predict?on_error=report"
-            assert call.rows == len(chunk.values)
+            assert len(call.rows) == len(chunk.values)
             good = [row for place, row in enumerate(json.loads(call.body)) if place != problem.row]
             answers = json.loads(served_answer(components, json.dumps(good).encode()))
             answers.insert(problem.row, {"error": {"code": problem.code, "rows": [{"row": problem.row}]}})
@@ -72,7 +72,7 @@ def test_one_row_of_a_bad_call_is_bad_in_the_way_that_is_expected(
     assert codes == {"missing_field", "not_a_category", "not_a_number", "not_an_object"}
 
 
-def test_a_malformed_call_is_no_json(dataset: Dataset, served: ServedModel, components: Components) -> None:
+def test_a_malformed_call_is_not_json(dataset: Dataset, served: ServedModel, components: Components) -> None:
     for call in draw(dataset, served, {MALFORMED: 1}, 5):
         with pytest.raises(MalformedJSONError):
             list(components.parser(max_rows=10).chunks(call.body))

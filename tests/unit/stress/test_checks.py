@@ -18,7 +18,7 @@ def answer(dataset: Dataset, row: int) -> dict[str, Any]:
     expected = dataset.expected.answers[row]
     return {
         "probability_positiveclass": expected.probabilities[1],
-        "probability_predictedclass": expected.probabilities[expected.predicted_class],
+        "probability_predictedclass": expected.probabilities[dataset.expected.classes.index(expected.predicted_class)],
         "selected_features": ["x53"],
         "predicted_class": expected.predicted_class,
     }
@@ -40,7 +40,7 @@ def test_the_expected_answers_are_fine(dataset: Dataset) -> None:
     check_scores(200, b"[]", [], dataset.expected)
 
 
-def test_a_warning_beside_the_expected_answer_is_fine(dataset: Dataset) -> None:
+def test_an_expected_answer_may_carry_a_warning(dataset: Dataset) -> None:
     body = answers(dataset, [3], lambda one: one.update(warnings=[{"field": "x5"}]))
     check_scores(200, body, [3], dataset.expected)
 
@@ -102,13 +102,13 @@ def test_a_body_that_is_no_json_is_refused_for_no_row() -> None:
     check_refusal(400, json.dumps(error("malformed_json", None)).encode(), wanted=400, code="malformed_json", place=None)
 
 
-def test_a_report_has_good_answers_beside_its_errors(dataset: Dataset) -> None:
+def test_a_report_has_good_answers_and_errors(dataset: Dataset) -> None:
     objects = [answer(dataset, 5), error("missing_field", 1), answer(dataset, 6)]
     rows, bad = [5, 9, 6], {1: "missing_field"}
     check_report(200, json.dumps(objects).encode(), rows, bad, dataset.expected)
     for place, wrong, said in (
         (0, error("missing_field", 0), "row 5 has no answer"),
-        (1, answer(dataset, 9), "is no error object"),
+        (1, answer(dataset, 9), "no error object"),
         (1, error("not_a_number", 1), "not_a_number of row 1"),
         (2, answer(dataset, 7), "row 6 "),
     ):

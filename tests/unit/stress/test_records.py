@@ -5,40 +5,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.load_records import hundred_calls, write_calls
 
-from stress.chart import draw_chart
-from stress.compare import compare
 from stress.errors import StressError
-from stress.records import Figures, Records, RecordWriter, figures, make_timeline, read_records
-from stress.scenarios import SCENARIOS
-
-
-def write(path: Path, calls: list[tuple[float, str, int, float, str]]) -> Records:
-    writer = RecordWriter(path)
-    for due_s, kind, rows, ms, failure in calls:
-        writer.write(due_s=due_s, kind=kind, rows=rows, status=200, late_ms=0.5, ms=ms, failure=failure)
-    writer.close()
-    return read_records(path)
-
-
-def hundred(path: Path) -> Records:
-    """Latencies from 1 to 100 ms, one call in ten a fast failure."""
-    return write(path, [(i / 50, "one row", 2, float(i + 1), 'no, "a\nb"' if i % 10 == 0 else "") for i in range(100)])
+from stress.records import Figures, compare, figures, make_timeline, read_records
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    records = write(tmp_path / "requests.csv", [(0.25, "batch", 7, 1.5, ""), (0.5, "one row", 1, 2.5, 'row 3, "x"')])
-    assert records.due_s.tolist() == [0.25, 0.5]
-    assert records.kinds.tolist() == ["batch", "one row"]
-    assert records.rows.tolist() == [7, 1]
-    assert records.ms.tolist() == [1.5, 2.5]
-    assert records.late_ms.tolist() == [0.5, 0.5]
-    assert records.good.tolist() == [True, False]
-    assert records.failure_counts() == {'row 3, "x"': 1}
+    records = write_calls(tmp_path / "requests.csv", [(0.25, "batch", 7, 1.5, ""), (0.5, "one row", 1, 2.5, 'row 3, "x"')])
+    assert records["due_s"].tolist() == [0.25, 0.5]
+    assert records["kind"].tolist() == ["batch", "one row"]
+    assert records["rows"].tolist() == [7, 1]
+    assert records["ms"].tolist() == [1.5, 2.5]
+    assert records["late_ms"].tolist() == [0.5, 0.5]
+    assert records["good"].tolist() == [True, False]
+    assert records["failure"].tolist() == ["", 'row 3, "x"']
 
 
 def test_a_run_without_calls_has_records_and_no_figures(tmp_path: Path) -> None:
-    records = write(tmp_path / "requests.csv", [])
+    records = write_calls(tmp_path / "requests.csv", [])
     found = figures(records, 1.0)
     assert (len(records), found.calls, found.calls_per_s) == (0, 0, 0.0)
     assert math.isnan(found.p99_ms)
@@ -50,7 +35,7 @@ def test_records_that_are_missing_are_an_error_in_one_line(tmp_path: Path) -> No
 
 
 def test_failures_count_neither_as_throughput_nor_as_latency(tmp_path: Path) -> None:
-    records = hundred(tmp_path / "requests.csv")
+    records = hundred_calls(tmp_path / "requests.csv")
     found = figures(records, 2.0)
     good = [float(i + 1) for i in range(100) if i % 10]
     assert (found.calls, found.failures) == (100, 10)
@@ -61,7 +46,7 @@ def test_failures_count_neither_as_throughput_nor_as_latency(tmp_path: Path) -> 
 
 
 def test_a_timeline_holds_every_call_once_in_bins_of_whole_seconds(tmp_path: Path) -> None:
-    records = hundred(tmp_path / "requests.csv")  # the last answer comes after 2.08 s
+    records = hundred_calls(tmp_path / "requests.csv")  # the last answer comes after 2.08 s
     timeline = make_timeline(records, 2.0)
     widths = np.diff(timeline.edges)
     assert timeline.edges.tolist() == [0.0, 1.0, pytest.approx(2.08)]
@@ -73,21 +58,13 @@ def test_a_timeline_holds_every_call_once_in_bins_of_whole_seconds(tmp_path: Pat
     assert coarse.calls_per_s.tolist() == [90 / 200, *[0.0] * 9]
 
 
-@pytest.mark.parametrize("rate", [0.0, 500.0])
-def test_the_same_records_make_the_same_chart(tmp_path: Path, rate: float) -> None:
-    timeline = make_timeline(hundred(tmp_path / "requests.csv"), 2.0)
-    for name in ("one.svg", "two.svg"):
-        draw_chart(timeline, SCENARIOS["spike"].lasting(2), rate=rate, path=tmp_path / name)
-    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
-    assert b"<svg" in (tmp_path / "one.svg").read_bytes()
-
-
 def made(calls_per_s: float, p99_ms: float) -> Figures:
     return Figures(10, 0, calls_per_s, calls_per_s, 1.0, 2.0, p99_ms, 9.0)
 
 
 def test_two_servers_are_compared_by_the_medians_of_their_rounds() -> None:
-    ratios = {one.name: one for one in compare([made(100, 4), made(300, 6), made(200, 5)], [made(50, 10)] * 3)}
-    assert (ratios["calls/s"].a, ratios["calls/s"].b, ratios["calls/s"].ratio) == (200, 50, 0.25)
-    assert ratios["p99 ms"].ratio == 2.0
-    assert math.isnan(compare([made(0, 1)], [made(5, 1)])[0].ratio)
+    compared = compare([made(100, 4), made(300, 6), made(200, 5)], [made(50, 10)] * 3)
+    assert [compared.loc["calls/s", column] for column in ("A", "B", "ratio")] == [200, 50, 0.25]
+    assert compared.loc["p99 ms", "ratio"] == 2.0
+    assert list(compared.index) == ["calls/s", "rows/s", "p50 ms", "p95 ms", "p99 ms", "max ms"]
+    assert math.isnan(compare([made(0, 1)], [made(5, 1)])["ratio"].iloc[0])

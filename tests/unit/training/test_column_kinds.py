@@ -109,3 +109,14 @@ def test_a_cell_that_is_no_date_among_dates_is_named(mistake: str, what: str) ->
     cells[40] = mistake
     with pytest.raises(TableError, match=f"row 41, column 'x': '{mistake}' is not a {what}"):
         infer({"x": cells})
+
+
+def test_a_column_that_cannot_be_read_is_named_and_can_be_left_out() -> None:
+    table = Table(
+        Path("t"), {"x": cycle("1", "2"), "y": cycle("0", "1")}, unreadable={"tags": "column 'tags': it holds a list"}
+    )
+    with pytest.raises(TableError, match="column 'tags': it holds a list; leave the column out by --columns"):
+        infer_schema(table, "y", range(60))
+    found = infer_schema(table, "y", range(60), corrections={"tags": Correction("leave_out")})
+    assert found.left_out == {"tags": "as you said"}
+    assert [column.name for column in found.schema.columns] == ["x"]

@@ -142,3 +142,32 @@ def test_a_target_of_too_many_values_is_refused(tmp_path: Path) -> None:
     content = mixed_table() | {"bought": [str(row % 150) for row in range(600)]}
     with pytest.raises(TableError, match="has 150 different values; it must have 2 to 100"):
         train(write_csv(tmp_path / "table.csv", content), target="bought")
+
+
+@pytest.mark.parametrize("method", ["logit", "trees"])
+@pytest.mark.parametrize("missing", ["", "NA", "n/a"])
+def test_a_missing_category_counts_as_a_level_of_its_own(tmp_path: Path, method: Method, missing: str) -> None:
+    random = np.random.default_rng(7)
+    table = {name: cells for name, cells in mixed_table(2000).items() if name in {"number", "place", "bought"}}
+    is_missing = random.random(2000) < 0.3
+    table["place"] = [missing if gone else cell or "east" for gone, cell in zip(is_missing, table["place"], strict=True)]
+    table["bought"] = np.where(random.random(2000) < np.where(is_missing, 0.9, 0.2), "yes", "no").tolist()
+    draft, report = train(write_csv(tmp_path / "table.csv", table), target="bought", method=method)
+    named = table | {"place": [cell if cell != missing else "missing" for cell in table["place"]]}
+    _, spelled = train(write_csv(tmp_path / "named.csv", named), target="bought", method=method)
+    assert report.held_back.auc > 0.7
+    assert report.held_back.auc == pytest.approx(spelled.held_back.auc, abs=0.01)
+    components = save_components(tmp_path / "components", draft)
+    row = {**rows_of(table)[0], "place": None}
+    assert score(components, [row])[0, 1] > score(components, [{**row, "place": "east"}])[0, 1] + 0.3
+
+
+def test_a_missing_number_is_told_to_a_logit(tmp_path: Path) -> None:
+    random = np.random.default_rng(7)
+    table = mixed_table(2000)
+    is_missing = random.random(2000) < 0.3
+    table["number"] = ["" if gone else cell for gone, cell in zip(is_missing, table["number"], strict=True)]
+    table["bought"] = np.where(random.random(2000) < np.where(is_missing, 0.9, 0.2), "yes", "no").tolist()
+    _, report = train(write_csv(tmp_path / "table.csv", table), target="bought", method="logit")
+    assert report.coefficients["number (missing)"] > 1
+    assert report.held_back.auc > 0.7

@@ -14,7 +14,7 @@ from serve_app.training.train import train
 def test_the_report_of_two_classes_shows_all_and_fetches_nothing(tmp_path: Path) -> None:
     table = mixed_table() | {"told": ["1" if cell == "yes" else "0" for cell in mixed_table()["bought"]]}
     table["<b>odd $name</b>"] = table.pop("number")
-    draft, found = train(write_csv(tmp_path / "table.csv", table), target="bought", folds=3)
+    draft, found = train(write_csv(tmp_path / "table.csv", table), target="bought", method="logit", folds=3)
     assert write_report(tmp_path / "report.html", draft.manifest, found) == f"{tmp_path}/report.html: the report"
     page = Page(tmp_path / "report.html")
     assert page.headings == [

@@ -4,6 +4,7 @@ import csv
 import json
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -13,9 +14,10 @@ from serve_app.components.manifest import Draft
 from serve_app.components.saving import save_components
 from serve_app.errors import SettingsError, TableError
 from serve_app.exercise.stand_in_data import generate
+from serve_app.training.coefficients import standard_errors
 from serve_app.training.folds import split_rows
 from serve_app.training.results import TrainingReport
-from serve_app.training.train import _standard_errors, train
+from serve_app.training.train import train as train_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
 
 Table = dict[str, list[str]]
 Trained = tuple[Draft, TrainingReport]
+
+
+def train(path: Path, **options: Any) -> Trained:
+    """By the exercise's method unless a test says otherwise."""
+    return train_by(path, **{"method": "two-stage"} | options)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +107,7 @@ def test_the_stand_in_gives_the_published_auc(trained: Trained) -> None:
     assert report.held_back.auc == pytest.approx(0.80, abs=0.01)
 
 
-def test_at_least_22_of_25_coefficients_are_within_three_published_standard_errors(
+def test_at_least_22_of_25_coefficients_are_within_three_publishedstandard_errors(
     trained: Trained, published: PublishedModel
 ) -> None:
     _, report = trained
@@ -122,7 +129,8 @@ def test_the_standard_errors_are_about_the_published_ones(trained: Trained, publ
 
 def test_the_columns_are_recognised_for_what_they_are(trained: Trained, published: PublishedModel) -> None:
     draft, report = trained
-    assert draft.manifest.schema == published.schema()
+    columns = [msgspec.structs.replace(column, null_tokens=()) for column in draft.manifest.schema.columns]
+    assert columns == list(published.schema().columns)
     assert report.left_out == {}
 
 
@@ -192,7 +200,7 @@ def test_no_other_coefficients_are_more_likely(odd: Path) -> None:
     table = odd_table()
     components = compile_draft(draft)
     is_yes = np.array(table["churned?"]) == "yes"
-    fitted, _ = split_rows(is_yes, 26)
+    fitted, _ = split_rows(is_yes.astype(np.intp), 26)
     names = components.manifest.selected_features
     rows = [{name: table[name][row] for name in names} for row in fitted]
     (chunk,) = components.parser(max_rows=len(rows)).chunks(json.dumps(rows).encode())
@@ -240,26 +248,25 @@ def test_a_model_without_a_name_gets_that_of_the_file(tmp_path: Path, file_name:
 
 
 @pytest.mark.parametrize(
-    ("classes", "expected"),
+    ("classes", "positive", "expected"),
     [
-        (("10", "9"), (9, 10)),
-        (("-1", "+1"), (-1, 1)),
-        (("1.0", "0.0"), ("0.0", "1.0")),
-        (("yes", "No"), ("No", "yes")),
-        (("01", "1"), ("01", "1")),
-        ((" b ", "a"), ("a", "b")),
-        (("9" * 30, "1"), ("1", "9" * 30)),
+        (("10", "9"), "10", (9, 10)),
+        (("-1", "+1"), "+1", (-1, 1)),
+        (("1.0", "0.0"), "1.0", (0, 1)),
+        (("1.5", "0.50"), "1.5", (0.5, 1.5)),
+        (("TRUE", "False"), "TRUE", (False, True)),
+        (("yes", "No"), "yes", ("No", "yes")),
+        (("01", "1"), "1", ("01", "1")),
+        ((" b ", "a"), " b ", ("a", "b")),
+        (("9" * 30, "1"), "9" * 30, ("1", "9" * 30)),
     ],
 )
-def test_the_last_class_is_positive(tmp_path: Path, classes: tuple[str, str], expected: tuple[Any, Any]) -> None:
+def test_the_last_class_is_positive(tmp_path: Path, classes: tuple[str, str], positive: str, expected: tuple[Any, Any]) -> None:
     table = simple_table()
     table["y"] = [classes[0], classes[1]] * 50
-    table["sign"] = [
-        f"{(cell.strip() == str(expected[1])) + noise}"
-        for cell, noise in zip(
-            [cell.replace("+", "") for cell in table["y"]], np.random.default_rng(0).normal(size=100), strict=True
-        )
-    ]
+    noise = np.random.default_rng(0).normal(size=100)
+    is_positive = np.array([cell == positive for cell in table["y"]])
+    table["sign"] = [f"{cell}" for cell in is_positive + noise]
     draft, report = train(write(tmp_path / "table.csv", table), target="y")
     assert draft.manifest.classes == expected
     assert report.coefficients["sign"] > 0
@@ -276,7 +283,7 @@ def test_the_last_class_is_positive(tmp_path: Path, classes: tuple[str, str], ex
         (["1%", "2.5%", "3"], "percent"),
         (["1%", "$2"], "categorical"),
         (["a", "b", "1"], "categorical"),
-        (["nan", "inf"], "categorical"),
+        (["infinity", "inf"], "categorical"),
         (["1_000", "2_000"], "categorical"),
         (["2024-01-01", "2024-01-02"], "date"),
     ],
@@ -301,7 +308,7 @@ def test_a_column_of_no_use_is_left_out(tmp_path: Path, cells: list[str]) -> Non
 
 def test_a_level_that_only_rows_held_back_have_is_no_level(tmp_path: Path) -> None:
     table = simple_table() | {"x": ["a", "b"] * 50}
-    _, held_back = split_rows(np.array(table["y"]) == "1", 26)
+    _, held_back = split_rows((np.array(table["y"]) == "1").astype(np.intp), 26)
     table["x"] = ["a" if (row // 2) % 3 else "b" for row in range(100)]
     table["x"][held_back[0]] = "c"
     draft, _ = train(write(tmp_path / "table.csv", table), target="y", unknown="reject")
@@ -318,7 +325,7 @@ def test_classes_that_can_be_told_apart_are_fitted_without_a_warning(tmp_path: P
 
 def test_coefficients_that_the_rows_do_not_determine_have_infinite_errors() -> None:
     column = np.random.default_rng(0).normal(size=(50, 1))
-    errors = _standard_errors(np.hstack([column, 2 * column]), np.full(50, 0.5))
+    errors = standard_errors(np.hstack([column, 2 * column]), np.full(50, 0.5))
     assert np.isinf(errors).all()
 
 
@@ -348,10 +355,10 @@ def test_a_cell_that_is_no_number_is_named_with_row_and_column(tmp_path: Path) -
 
 def test_so_is_one_among_the_rows_held_back(tmp_path: Path) -> None:
     table = simple_table()
-    _, held_back = split_rows(np.array(table["y"]) == "1", 26)
+    _, held_back = split_rows((np.array(table["y"]) == "1").astype(np.intp), 26)
     for row in held_back[:9]:
-        table = with_cell(table, row, "hint", "n/a")
-    with pytest.raises(TableError, match=rf"row {held_back[0] + 2}, column 'hint': 'n/a' is not a number"):
+        table = with_cell(table, row, "hint", "much")
+    with pytest.raises(TableError, match=rf"row {held_back[0] + 2}, column 'hint': 'much' is not a number"):
         train(write(tmp_path / "table.csv", table), target="y")
 
 
@@ -360,7 +367,6 @@ def test_so_is_one_among_the_rows_held_back(tmp_path: Path) -> None:
     [
         (lambda table: without(table, "y"), "there is no column 'y'"),
         (lambda table: table | {"y": ["1"] * 100}, "has 1 different values"),
-        (lambda table: with_cell(table, 3, "y", " "), "row 5, column 'y': the target is empty"),
         (lambda table: table | {"y": ["1"] * 97 + ["0"] * 3}, "too few rows are '0': 3"),
         (lambda table: {name: cells[:12] for name, cells in table.items()}, "too few rows to train on: 12"),
         (lambda table: {name: [] for name in table}, "too few rows to train on: 0"),
