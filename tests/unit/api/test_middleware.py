@@ -11,7 +11,7 @@ from serve_app.api.middleware import OuterLayer, ingress_middlewares
 
 
 def pass_through(scope: dict[str, Any]) -> dict[str, Any]:
-    """The scope as the application behind the middleware sees it."""
+    """The scope as the application inside the middleware sees it."""
     seen: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
