@@ -72,6 +72,7 @@ def test_a_failing_body_is_minimised() -> None:
 def test_strict_json_is_what_the_standard_says() -> None:
     for body, is_json in (
         (b"[1]", True), (b"NaN", False), (b"\xef\xbb\xbf[]", False), (b'"\\ud800"', False), (b'"\\ud83d\\ude00"', True),
-        (b'"\xff"', False), (b"[1,]", False), (b'{"\\udc00": 1}', False), (b"01", False), (b"", False),
+        (b'"\xff"', False), (b"[1,]", False), (b'{"\\udc00": 1}', False),
+        (b'{"a": "\\ud800", "a": 1}', False), (b"01", False), (b"", False),
     ):  # fmt: skip
         assert is_strict_json(body) is is_json, body
