@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 ROOT := $(CURDIR)
 
-.PHONY: install install-data run test test-docker faults soak check fuzz audit stress stress-compare stress-capacity bench bench-pins charts \
+.PHONY: install install-data run test test-slow test-docker faults soak check fuzz audit stress stress-compare stress-capacity bench bench-pins charts \
   demo-scaling screenshots data pins clean
 
 install: .venv/.installed
@@ -12,8 +12,14 @@ install-data: .venv/.installed-data
 run: .venv/.installed
 	@exec $(BIN)/python -m serve_app run
 
+# Unit tests and real services, in two processes, each with one thread: more would only wait for each other on two CPUs.
+# For a part of them: python -m pytest tests/unit
 test: .venv/.installed-dev data
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# Every command of the documents, as a reader types them; needs port 1313.
+test-slow: .venv/.installed-dev data
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
 
 # Runs the image and the cluster. Needs Docker with compose, and the image python:3.11-slim-bookworm or a registry to pull it from.
 test-docker: .venv/.installed-dev data
@@ -39,8 +45,9 @@ check: .venv/.installed-dev
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/python -m serve_app check model_components
 
-# Sends FUZZ_INPUTS generated inputs each to the parser and to a real service.
-FUZZ_INPUTS ?= 100000
+# Generated bodies: FUZZ_INPUTS for the parser, a fifth of them for a real service. What they find stays in .fuzz: inputs that
+# reach new code in .fuzz/corpus, where the next run begins, and minimised failures in .fuzz/failures.
+FUZZ_INPUTS ?= 1000000
 fuzz: .venv/.installed-audit
 	FUZZ_INPUTS=$(FUZZ_INPUTS) $(BIN)/python -m pytest -m fuzz -s tests/fuzz
 

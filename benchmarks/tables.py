@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.floors import FLOOR_ROWS, FLOORS
+from benchmarks.floors import FLOOR_ROWS
 from benchmarks.results import Results, outcomes
 from benchmarks.scenarios import CALLS, IDLE, LOADS, MEMORY, MIXED, OWN_CALLS, START
 from stress.options import console, table
@@ -71,17 +71,16 @@ def print_report(results: Results) -> None:
 
 def _servers(title: str, columns: Sequence[_Column], results: Results, names: Iterable[str]) -> Table:
     found = table("server", *(heading for heading, *_ in columns), title=title)
+    found.columns[0].no_wrap = True
     for name in names:
         found.add_row(results.titles[name], *(_cell(results, name, column) for column in columns))
     return found
 
 
 def _floors(results: Results) -> Table:
-    headings = [f"{rows:,} row{'s' if rows > 1 else ''}, ms" for rows in FLOOR_ROWS]
-    found = table("work", *headings, title="In one process, without a server")
-    for name in FLOORS:
-        columns = [("", f"{name}_{rows}", "seconds", "{:,.3f}") for rows in FLOOR_ROWS]
-        found.add_row(name.replace("_", " "), *(_cell(results, "in_process", column, factor=1e3) for column in columns))
+    columns = [(f"{rows:,} rows, ms", f"whole_path_{rows}", "seconds", "{:,.3f}") for rows in FLOOR_ROWS]
+    found = table("work", *(heading for heading, *_ in columns), title="In one process, without a server")
+    found.add_row("parse, score, encode", *(_cell(results, "in_process", column, factor=1e3) for column in columns))
     return found
 
 

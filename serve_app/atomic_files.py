@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["replacing"]
 
 @contextmanager
 def replacing(path: Path) -> Iterator[TextIO]:
-    """A text file in UTF-8 that takes the place of ``path`` once the block has ended well."""
+    """A UTF-8 file that atomically replaces ``path`` if the block succeeds."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with scratch.open("w", encoding="utf-8", newline="\n") as file:

@@ -1,7 +1,7 @@
 """Typed settings of the application: the ``args`` of config/serve_config.yaml.
 
 Owns their names, units, defaults and bounds; an unknown key is refused. What Ray Serve itself is told (replicas, ports,
-queues) stands in the same file, outside ``args``, and is Ray's to check.
+queues) is in the same file outside ``args``; operations/serve_config.py reads that.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
-"""The folder that relative paths in the settings start from, wherever a replica happens to run."""
+"""Relative paths in the settings start from this folder, in every process of the service."""
 
 Positive = Annotated[int, Meta(gt=0)]
 Topology = Literal["split", "fused"]
@@ -38,26 +38,26 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BatchSettings(_Section, frozen=True):
-    """How much concurrent work is merged, weighed in rows."""
+    """How many rows of concurrent requests are merged, and how many batches are in flight."""
 
     max_rows: Positive = 4096
     max_concurrent_batches: Positive = 2
 
 
 class ServeBatchSettings(BatchSettings, frozen=True):
-    """The same as the parameters of ``@serve.batch``."""
+    """The parameters of ``@serve.batch``."""
 
     max_rows: Positive = 8192
     wait_timeout_s: Seconds = 0.0
 
 
 class Limits(_Section, frozen=True):
-    """What one request may ask for.
+    """Limits of a request.
 
-    ``max_held_bytes`` is of all requests of a replica together; none of up to 1 MiB is refused for it. ``max_body_bytes`` holds
-    for the body as it comes and for what it inflates to; ``max_text_characters`` for a value of a column that the model uses;
-    ``max_nesting`` for arrays and objects within a row. A body may pause for ``idle_timeout_s`` and take ``read_timeout_s`` in
-    all; the client has ``send_timeout_s`` to take its answers.
+    ``max_held_bytes`` is the limit of all requests in a replica together; a request of up to 1 MiB is never refused for it.
+    ``max_body_bytes`` holds for the body as sent and as inflated, ``max_text_characters`` for a value of a column that the
+    model uses, ``max_nesting`` for arrays and objects within a row. A body may pause for ``idle_timeout_s`` and take
+    ``read_timeout_s`` in total; the client has ``send_timeout_s`` to read its answers.
     """
 
     max_body_bytes: Positive = 256 * 1024 * 1024
@@ -74,9 +74,9 @@ class Limits(_Section, frozen=True):
 
 
 class AccessSettings(_Section, frozen=True):
-    """Who may ask. Without ``keys_file``, everybody who reaches the port.
+    """Who can use the service: without ``keys_file``, everyone who reaches the port.
 
-    The other two hold for each key that has none of its own, in each Preprocessor replica; null is no limit.
+    The limits apply to each key that has no limits of its own, in each Preprocessor replica; null means no limit.
     """
 
     keys_file: str | None = None
@@ -87,9 +87,9 @@ class AccessSettings(_Section, frozen=True):
 class Settings(_Section, frozen=True):
     """All of ``args``.
 
-    ``topology``: in ``split``, preprocessors call classifiers, which scale by themselves; in ``fused``, each preprocessor
-    holds the model, which saves the hop. ``components_sha256``, of the manifest, and ``components_public_key``, a PEM file of
-    Ed25519 that the manifest must be signed by, say which components may be loaded; null is any.
+    In the ``split`` topology, preprocessors call classifiers, which scale separately; in ``fused``, each preprocessor holds
+    the model, which saves the hop. Components are loaded only if their manifest has the digest ``components_sha256`` and is
+    signed by ``components_public_key``, a PEM file of Ed25519; null means any.
     """
 
     components: str = "model_components"
@@ -110,7 +110,7 @@ def load_settings(args: dict[str, Any]) -> Settings:
     """``args`` as typed settings.
 
     Raises:
-        SettingsError: an unknown key, a value of the wrong type or out of bounds; the sentence names it.
+        SettingsError: an unknown key, or a value of the wrong type or out of bounds; the message names it.
     """
     try:
         return msgspec.convert(args, Settings)
@@ -119,5 +119,5 @@ def load_settings(args: dict[str, Any]) -> Settings:
 
 
 def resolve_path(path: str | Path) -> Path:
-    """``path`` itself when absolute, otherwise below the project's root."""
+    """``path`` itself if it is absolute, otherwise below the project's root."""
     return PROJECT_ROOT / path

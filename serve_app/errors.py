@@ -1,32 +1,35 @@
-"""The errors that this package raises on purpose, as one tree.
+"""Every error that this package raises on purpose, as one tree.
 
     ServeAppError
-    ├── SettingsError          the settings (config/serve_config.yaml, options) cannot be used
-    ├── ComponentsError        model components cannot be used; says which file and why
+    ├── SettingsError          a setting (config file, environment file, option) cannot be used
+    ├── ComponentsError        model components cannot be used; names the file and the reason
     ├── TableError             a table cannot be trained on or read; names row and column
-    ├── PortInUseError         an address that the service needs is taken
-    ├── KeysError              the file of API keys cannot be used; says why
-    ├── AccessError            whoever asks may not, or not so often
-    │   ├── UnauthorizedError      without a key, or without one that is valid
-    │   ├── ForbiddenError         with a valid key that is not for this
-    │   └── TooManyRequestsError   with a key that is used up for now; says when to try again
-    ├── OverloadedError        a request has no room beside the others
+    ├── KeysError              the file of API keys cannot be used; gives the reason
+    ├── StartError             the service did not start
+    │   └── PortInUseError         another process listens on an address that the service needs
+    ├── ServiceDiedError       a running service ended without being told to
+    ├── NotReadyError          the service does not answer, or answers that it is not ready
+    ├── ReleaseError           a version was not deployed or rolled back; gives the reason
+    ├── AccessError            the caller lacks permission or exceeds its rate limit
+    │   ├── UnauthorizedError      the API key is missing or not valid
+    │   ├── ForbiddenError         the API key is valid but lacks the scope
+    │   └── TooManyRequestsError   the API key has reached its limit; says when to try again
+    ├── OverloadedError        the service has no room for the request at the moment
     ├── RequestError           a request is refused as a whole
-    │   ├── MalformedJSONError     the body is no JSON
-    │   ├── MalformedGzipError     the body says that it is gzip, and is not
+    │   ├── MalformedJSONError     the body is not valid JSON
+    │   ├── MalformedGzipError     the body is declared as gzip but is not
     │   ├── NotRowsError           the body is JSON, but neither a row object nor an array
     │   ├── TooManyRowsError       more rows than the limit
     │   ├── BodyTooLargeError      more bytes than the limit
     │   ├── BodyTooSlowError       the body did not arrive in time
-    │   ├── NotExplainableError    no reasons can be given for this model's answers
-    │   ├── InvalidRowsError       some rows cannot be scored; carries what is wrong with each
-    │   └── NotScorableError       the rows are in order, but the model itself cannot take one of them
-    └── ScoringError           the service itself failed to score; nothing is wrong with the request
-
-server.py adds those of processes (StartError, ServiceDiedError), which only it raises.
+    │   ├── NotExplainableError    this model's answers cannot be explained
+    │   ├── InvalidRowsError       some rows cannot be scored; carries the problems of each
+    │   └── NotScorableError       the rows are valid, but the model itself fails on one of them
+    └── ScoringError           the service failed to score; nothing is wrong with the request
 
 Errors cross process boundaries by pickle, which rebuilds them from ``args``: each passes all its arguments on to
-``super().__init__`` and writes its sentence in ``__str__``. Which HTTP status an error becomes is api.py's business.
+``super().__init__`` and formats its message in ``__str__``. This module knows neither HTTP statuses nor exit codes; those
+belong to the api and cli rooms.
 """
 
 from __future__ import annotations
@@ -42,9 +45,9 @@ MAX_LISTED_PROBLEMS = 100
 
 
 class FieldProblem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is wrong (or worth a warning) with one field of one row of a request.
+    """A problem (or a warning) with one field of one row of a request.
 
-    ``row`` counts from 0 within the request; ``field`` is None when the row itself is no object.
+    ``row`` counts from 0 within the request; ``field`` is None when the row itself is not an object.
     """
 
     row: int
@@ -79,19 +82,19 @@ class ErrorBody(msgspec.Struct, frozen=True):
 
 
 class ServeAppError(Exception):
-    """Whatever this package raises on purpose."""
+    """Base of every error that this package raises on purpose."""
 
 
 class SettingsError(ServeAppError):
-    """The settings cannot be used."""
+    """A setting cannot be used; the message names the file and line, or the option."""
 
 
 class _FileError(ServeAppError):
-    """What is on disk cannot be used.
+    """A file or folder cannot be used.
 
     Args:
         path: the file or folder.
-        reason: one line.
+        reason: one line, without the path.
     """
 
     def __init__(self, path: str, reason: str) -> None:
@@ -111,8 +114,16 @@ class TableError(ServeAppError):
     """A table cannot be trained on or read."""
 
 
-class PortInUseError(ServeAppError):
-    """An address that the service needs is taken."""
+class KeysError(_FileError):
+    """The file of API keys cannot be used."""
+
+
+class StartError(ServeAppError):
+    """The service did not start."""
+
+
+class PortInUseError(StartError):
+    """Another process listens on an address that the service needs."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(host, port)
@@ -126,21 +137,29 @@ class PortInUseError(ServeAppError):
         )
 
 
-class KeysError(_FileError):
-    """The file of API keys cannot be used."""
+class ServiceDiedError(ServeAppError):
+    """A running service ended without being told to."""
+
+
+class NotReadyError(ServeAppError):
+    """The service does not answer, or answers that it is not ready."""
+
+
+class ReleaseError(ServeAppError):
+    """A version was not deployed or rolled back; the message gives the reason."""
 
 
 class AccessError(ServeAppError):
-    """Whoever asks may not, or not so often; ``code`` is what the client sees."""
+    """The caller lacks permission or exceeds its rate limit; ``code`` is part of the answer."""
 
     code: ClassVar[str] = "forbidden"
 
 
 class UnauthorizedError(AccessError):
-    """No key, or none that is valid; which of the reasons it is stays unsaid.
+    """The API key is missing or not valid; the message never says what is wrong with a key.
 
     Args:
-        is_given: whether there were any credentials.
+        is_given: whether the request carried any credentials.
     """
 
     code = "unauthorized"
@@ -154,7 +173,7 @@ class UnauthorizedError(AccessError):
 
 
 class ForbiddenError(AccessError):
-    """The key is valid, but not for ``scope``."""
+    """The API key is valid but lacks ``scope``."""
 
     def __init__(self, scope: str) -> None:
         super().__init__(scope)
@@ -165,7 +184,12 @@ class ForbiddenError(AccessError):
 
 
 class TooManyRequestsError(AccessError):
-    """The key is used up for now."""
+    """The API key has reached its limit.
+
+    Args:
+        reason: which limit.
+        retry_after_s: when to try again, in whole seconds.
+    """
 
     code = "too_many_requests"
 
@@ -179,20 +203,20 @@ class TooManyRequestsError(AccessError):
 
 
 class OverloadedError(ServeAppError):
-    """The service holds as much as it may; nothing is wrong with the request."""
+    """The service has no room for the request at the moment; nothing is wrong with the request."""
 
     def __str__(self) -> str:
-        return "the service holds as many bytes of requests as it may"
+        return "the service already holds as many bytes of requests as its limit allows"
 
 
 class RequestError(ServeAppError):
-    """A request is refused as a whole; ``code`` is what the client sees."""
+    """A request is refused as a whole; ``code`` is part of the answer."""
 
     code: ClassVar[str] = "bad_request"
 
 
 class MalformedJSONError(RequestError):
-    """The body is no JSON; ``offset`` is the first byte that does not fit."""
+    """The body is not valid JSON; ``offset`` is the position of the first wrong byte."""
 
     code = "malformed_json"
 
@@ -202,11 +226,11 @@ class MalformedJSONError(RequestError):
         self.offset = offset
 
     def __str__(self) -> str:
-        return f"the body is no valid JSON: {self.reason} (byte {self.offset})"
+        return f"the body is not valid JSON: {self.reason} (byte {self.offset})"
 
 
 class MalformedGzipError(RequestError):
-    """The body says that it is gzip, and is not."""
+    """The body is declared as gzip but is not."""
 
     code = "malformed_gzip"
 
@@ -215,7 +239,7 @@ class MalformedGzipError(RequestError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"the body is no valid gzip: {self.reason}"
+        return f"the body is not valid gzip: {self.reason}"
 
 
 class NotRowsError(RequestError):
@@ -267,7 +291,7 @@ class BodyTooSlowError(RequestError):
 
 
 class NotExplainableError(RequestError):
-    """No reasons can be given for this model's answers."""
+    """This model's answers cannot be explained."""
 
     code = "not_explainable"
 
@@ -283,7 +307,7 @@ class InvalidRowsError(RequestError):
     """Some rows cannot be scored.
 
     Args:
-        problems: what is wrong, in the order of the rows.
+        problems: in the order of the rows.
     """
 
     code = "invalid_rows"
@@ -299,10 +323,10 @@ class InvalidRowsError(RequestError):
 
 
 class NotScorableError(RequestError):
-    """The rows are in order, but the model itself cannot take one of them; it would not another time either.
+    """The rows are valid, but the model itself fails on one of them, and would again.
 
     Args:
-        reason: what the estimator says.
+        reason: the message of the estimator.
         row: the first such row, counted from 0 within the request; None if no row fails by itself.
     """
 
@@ -319,20 +343,4 @@ class NotScorableError(RequestError):
 
 
 class ScoringError(ServeAppError):
-    """The service itself failed to score; nothing is wrong with the request."""
-
-
-class StartError(ServeAppError):
-    """The service did not come up."""
-
-
-class ServiceDiedError(ServeAppError):
-    """The service ended by itself."""
-
-
-class NotReadyError(ServeAppError):
-    """The service does not answer, or not that it is ready."""
-
-
-class ReleaseError(ServeAppError):
-    """The version that is asked for does not serve; the sentence says why, and what does."""
+    """The service failed to score; nothing is wrong with the request."""

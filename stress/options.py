@@ -78,7 +78,6 @@ def at_least(smallest: float) -> click.FloatRange:
 def table(*headings: str, title: str | None = None) -> Table:
     """A table whose first column is aligned left, all others right."""
     made = Table(*headings, title=title)
-    made.columns[0].no_wrap = True
     for column in made.columns[1:]:
         column.justify = "right"
     return made

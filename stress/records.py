@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import math
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from stress.errors import StressError
 
 __all__ = [
-    "Figures", "Ratio", "RecordWriter", "Records", "Timeline", "compare", "duration", "figures", "make_timeline",
+    "Figures", "RecordWriter", "Records", "Timeline", "compare", "duration", "figures", "make_timeline",
     "read_records",
 ]  # fmt: skip
 
@@ -90,24 +89,11 @@ def figures(records: Records, seconds: float) -> Figures:
     return Figures(len(records), len(records) - len(good), *rates, *good["ms"].quantile([0.5, 0.95, 0.99, 1.0]))
 
 
-class Ratio(NamedTuple):
-    """The medians of one figure over the rounds of two servers."""
-
-    name: str
-    a: float
-    b: float
-
-    @property
-    def ratio(self) -> float:
-        """B / A; NaN for an A of 0."""
-        return self.b / self.a if self.a else math.nan
-
-
-def compare(a: Sequence[Figures], b: Sequence[Figures]) -> list[Ratio]:
-    """Compares two servers by the medians of their rounds, one ratio per rate and latency."""
-    names = [name.replace("_per_s", "/s").replace("_", " ") for name in Figures._fields]
-    medians = [map(statistics.median, zip(*rounds, strict=True)) for rounds in (a, b)]
-    return [Ratio(*values) for values in zip(names, *medians, strict=True)][2:]  # without the counts
+def compare(a: Sequence[Figures], b: Sequence[Figures]) -> pd.DataFrame:
+    """Compares two servers: columns A and B with the medians of their rounds, and ``ratio``, B / A, NaN for an A of 0."""
+    medians = pd.DataFrame({name: pd.DataFrame(rounds).median() for name, rounds in (("A", a), ("B", b))})
+    medians = medians.drop(["calls", "failures"]).rename(lambda name: name.replace("_per_s", "/s").replace("_", " "))
+    return medians.assign(ratio=medians["B"] / medians["A"].replace(0, math.nan))
 
 
 class Timeline(NamedTuple):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
 from rich.text import Text
 
 from stress.capacity import Capacity, Step
 from stress.options import console, table
-from stress.records import Figures, Ratio, Records, duration, figures
+from stress.records import Figures, Records, duration, figures
 from stress.runs import Run
 
 __all__ = ["capacity_sentence", "print_comparison", "print_run", "print_step"]
@@ -49,11 +50,11 @@ def capacity_sentence(capacity: Capacity, limit_ms: float, *, rows: str, replica
     return f"{'At least' if capacity.unbounded else 'About'} {_rounded(capacity.rate)} {condition}"
 
 
-def print_comparison(titles: Sequence[str], ratios: Sequence[Ratio], failures: Sequence[int]) -> None:
+def print_comparison(titles: Sequence[str], compared: pd.DataFrame, failures: Sequence[int]) -> None:
     """The medians of two servers and their ratios."""
     found = table("median of rounds", *titles, "B / A")
-    for one in ratios:
-        found.add_row(one.name, f"{one.a:,.2f}", f"{one.b:,.2f}", f"{one.ratio:.2f}")
+    for name, *values in compared.itertuples():
+        found.add_row(name, *(f"{value:,.2f}" for value in values))
     found.add_row("failed calls", *(f"{count:,}" for count in failures), "")
     console.print(found)
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
 
-from serve_app.cli.options import PATH, console
+from serve_app.cli.options import PATH, Finite
+from serve_app.cli.printing import console
+
+if TYPE_CHECKING:
+    from serve_app.api.key_file import Scope
 
 __all__ = ["keys_group"]
+
+_MAX_DAYS = 36_500
 
 
 @click.group("keys")
 def keys_group() -> None:
-    """Make, list and revoke API keys; a service that runs notices within a second."""
+    """Make, list and revoke API keys; a running service notices within a second."""
 
 
 _keys_file_option = click.option(
@@ -34,20 +40,22 @@ _keys_file_option = click.option(
     multiple=True,
     default=("predict", "model"),
     show_default=True,
-    help="What the key is for; may be given twice.",
+    help="What the key permits; can be repeated.",
 )
-@click.option("--expires-in-days", type=click.FloatRange(min=0, min_open=True), help="Never, when left out.")
-@click.option("--requests-per-s", type=click.FloatRange(min=0, min_open=True), help="In the place of the config's.")
-@click.option("--requests-at-once", type=click.IntRange(min=1), help="In the place of the config's.")
+@click.option(
+    "--expires-in-days", type=Finite(min=0, max=_MAX_DAYS, min_open=True), help="Days until the key expires (default: never)."
+)
+@click.option("--requests-per-s", type=Finite(min=0, min_open=True), help="Requests per second (default: from the config).")
+@click.option("--requests-at-once", type=click.IntRange(min=1), help="Requests in flight (default: from the config).")
 def make(  # noqa: PLR0913, PLR0917 - click passes options as arguments
     name: str,
     path: Path,
-    scopes: tuple[Any, ...],
+    scopes: tuple[Scope, ...],
     expires_in_days: float | None,
     requests_per_s: float | None,
     requests_at_once: int | None,
 ) -> None:
-    """Make a key for NAME and print it; the file holds its SHA-256 only, so this is the one time it can be seen."""
+    """Make a key for NAME and print it. The file holds only its SHA-256, so the key cannot be shown again."""
     from serve_app.api.key_file import make_key
 
     key = make_key(
@@ -59,7 +67,7 @@ def make(  # noqa: PLR0913, PLR0917 - click passes options as arguments
         requests_at_once=requests_at_once,
     )
     click.echo(key)
-    click.echo(f"{path} holds its SHA-256. It is shown this once: keep it.", err=True)
+    click.echo(f"Keep this key: {path} holds only its SHA-256, so it cannot be shown again.", err=True)
 
 
 @keys_group.command("list")
@@ -68,7 +76,7 @@ def list_keys(path: Path) -> None:
     """List the keys of the file."""
     from serve_app.api.key_file import read_keys
 
-    table = Table("id", "name", "for", "made", "expires", "requests/s", "at once")
+    table = Table("id", "name", "scopes", "made", "expires", "requests/s", "at once")
     for key in read_keys(path):
         expires = "never" if key.expires is None else f"{key.expires:%Y-%m-%d %H:%M}"
         limits = (str(limit or "") for limit in (key.requests_per_s, key.requests_at_once))
@@ -80,7 +88,7 @@ def list_keys(path: Path) -> None:
 @click.argument("identifier", metavar="ID")
 @_keys_file_option
 def revoke(identifier: str, path: Path) -> None:
-    """Take the key ID out of the file: it stands in the key itself, cp_ID_..., and in the list."""
+    """Remove the key ID from the file. The ID is part of the key, cp_ID_..., and of the list."""
     from serve_app.api.key_file import revoke_key
 
     key = revoke_key(path, identifier)

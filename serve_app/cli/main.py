@@ -1,7 +1,8 @@
 """``python -m serve_app``: the group of all commands.
 
-Owns what becomes of an error: one that this package raises on purpose is one line on standard error and exit code 1. Each
-family of commands is a module of its own, and each command calls one function of a room below.
+Owns how an error ends a command: one line on standard error, without a stack trace, and an exit code: 2 if an option or a
+setting cannot be used, as click does, 1 for any other failure. Each family of commands has a module of its own, and each
+command calls one function of a room below.
 """
 
 from __future__ import annotations
@@ -11,21 +12,28 @@ from typing import Any
 import click
 
 from serve_app.cli import files, keys, models, service
-from serve_app.errors import ServeAppError
+from serve_app.errors import ServeAppError, SettingsError
 
 __all__ = ["main"]
 
 
+class _SettingsFailure(click.ClickException):
+    """A failure that is the user's to correct in a setting."""
+
+    exit_code = 2
+
+
 class _Commands(click.Group):
-    """Prints what a ServeAppError says, or which file cannot be read or written, without a stack trace."""
+    """Turns the errors of this package, and those of files, into one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except ServeAppError as error:
-            raise click.ClickException(str(error)) from error
+            raise (_SettingsFailure if isinstance(error, SettingsError) else click.ClickException)(str(error)) from error
         except OSError as error:
-            raise click.ClickException(f"{error.filename}: {error.strerror}") from error
+            reason = error.strerror or str(error) or type(error).__name__
+            raise click.ClickException(f"{error.filename}: {reason}" if error.filename else reason) from error
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 import click
-from rich.markup import escape
-from rich.table import Table
 
-from serve_app.cli.options import (
-    PATH,
-    announce_components,
-    components_option,
-    console,
-    out_option,
-    print_columns,
-    seed_option,
-    unknown_option,
-)
+from serve_app.cli.options import PATH, Finite, components_option, out_option, seed_option, unknown_option
+from serve_app.cli.printing import announce_components, console, print_columns, print_training
+
+if TYPE_CHECKING:
+    from serve_app.scoring.schema import UnknownPolicy
+    from serve_app.training.methods import Calibration, Method
+    from serve_app.training.threshold import ThresholdRule
 
 __all__ = ["COMMANDS"]
-
-_FIGURES = {"auc": "AUC", "log_loss": "log loss", "accuracy": "accuracy"}
 
 
 @click.command()
 @click.argument("table", type=PATH)
-@click.option("--target", required=True, help="The column to predict.")
+@click.option("--target", required=True, help="Column to predict.")
 @click.option(
     "--method",
     type=click.Choice(["auto", "logit", "trees", "two-stage"]),
@@ -36,18 +29,25 @@ _FIGURES = {"auc": "AUC", "log_loss": "log loss", "accuracy": "accuracy"}
     help="logit: logistic regression with an L2 penalty. trees: gradient-boosted trees. auto: whichever of these two has the "
     "lower cross-validated log loss. two-stage: the exercise's recipe, two logits without an intercept, for balanced classes.",
 )
-@click.option("--positive", metavar="CLASS", help="The positive one of two classes.  [default: the last in order]")
+@click.option("--positive", metavar="CLASS", help="The positive one of two classes (default: the last in order).")
 @click.option("--calibrate", type=click.Choice(["isotonic", "sigmoid"]), help="Calibrate probabilities by cross-validation.")
-@click.option("--null", "nulls", multiple=True, metavar="TOKEN", help="Another string for a missing value; repeatable.")
-@click.option("--separator", help="Of a CSV file: one character, or tab.  [default: found]")
-@click.option("--encoding", help="Of a CSV file, for example latin-1.  [default: UTF-8, or as its byte order mark says]")
-@click.option("--columns", type=PATH, help="YAML file that says what columns are, where the rules are wrong.")
-@click.option("--name", help="Of the model; the table's file name when left out.")
+@click.option("--null", "nulls", multiple=True, metavar="TOKEN", help="Another string for a missing value; can be repeated.")
+@click.option("--separator", help="Separator of a CSV file: one character, or tab (default: detected).")
+@click.option("--encoding", help="Encoding of a CSV file, such as latin-1 (default: by its byte order mark, or UTF-8).")
+@click.option("--columns", type=PATH, help="YAML file that corrects the inferred kinds of columns.")
+@click.option("--name", help="Name of the model (default: from the table's file name).")
 @click.option("--model-version", default="1.0.0", show_default=True)
-@click.option("--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True)
-@click.option("--top-share", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Threshold by share of positives.")
-@click.option("--costs", type=(float, float), metavar="FP FN", help="Threshold by least cost of false positives and negatives.")
-@click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Of the cross-validation.")
+@click.option("--threshold", type=Finite(0, 1), default=0.5, show_default=True)
+@click.option(
+    "--top-share", type=Finite(0, 1, min_open=True, max_open=True), help="Choose the threshold that makes this share positive."
+)
+@click.option(
+    "--costs",
+    type=(Finite(), Finite()),
+    metavar="FP FN",
+    help="Choose the threshold with the least cost of false positives and negatives.",
+)
+@click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Folds of the cross-validation.")
 @click.option("--report", type=PATH, help="HTML file to write.  [default: OUT-report.html]")
 @unknown_option
 @seed_option
@@ -55,9 +55,9 @@ _FIGURES = {"auc": "AUC", "log_loss": "log loss", "accuracy": "accuracy"}
 def train(  # noqa: PLR0913, PLR0917 - click passes options as arguments
     table: Path,
     target: str,
-    method: Any,
+    method: Method | Literal["auto"],
     positive: str | None,
-    calibrate: Any,
+    calibrate: Calibration | None,
     nulls: tuple[str, ...],
     separator: str | None,
     encoding: str | None,
@@ -69,7 +69,7 @@ def train(  # noqa: PLR0913, PLR0917 - click passes options as arguments
     costs: tuple[float, float] | None,
     folds: int,
     report: Path | None,
-    unknown_category: Any,
+    unknown_category: UnknownPolicy,
     seed: int,
     out: Path,
 ) -> None:
@@ -101,19 +101,19 @@ def train(  # noqa: PLR0913, PLR0917 - click passes options as arguments
         components = save_components(out, draft)
         page = report or out.resolve().with_name(f"{out.resolve().name}-report.html")
         note = write_report(page, components.manifest, found)
-    _print_training(components.manifest, found)
+    print_training(components.manifest, found)
     console.print(note)
     announce_components(out, components)
 
 
 @click.command("import")
 @click.argument("pickle", type=PATH)
-@click.option("--sample", type=PATH, required=True, help="Table of rows that it was fitted on.")
-@click.option("--target", required=True, help="The column that it predicts.")
-@click.option("--name", help="Of the model; the pickle's file name when left out.")
+@click.option("--sample", type=PATH, required=True, help="Table of rows that the model was fitted on.")
+@click.option("--target", required=True, help="Column that the model predicts.")
+@click.option("--name", help="Name of the model (default: from the pickle's file name).")
 @click.option("--model-version", default="1.0.0", show_default=True)
-@click.option("--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True)
-@click.option("--trust", is_flag=True, help="You know who made the pickle: reading it runs what it says.")
+@click.option("--threshold", type=Finite(0, 1), default=0.5, show_default=True)
+@click.option("--trust", is_flag=True, help="Confirm that you know who made the pickle: reading it runs code.")
 @out_option
 def import_model(  # noqa: PLR0913, PLR0917 - click passes options as arguments
     pickle: Path,
@@ -125,12 +125,12 @@ def import_model(  # noqa: PLR0913, PLR0917 - click passes options as arguments
     trust: bool,
     out: Path,
 ) -> None:
-    """Write components of a fitted scikit-learn classifier or Pipeline of your own, pickled by joblib or pickle."""
+    """Write the components of your own fitted scikit-learn classifier or Pipeline, pickled by joblib or pickle."""
     from serve_app.components.saving import save_components
     from serve_app.training.import_estimator import import_estimator
 
     if not trust:
-        raise click.UsageError("unpickling runs what the file says; if you know who made it, say --trust")
+        raise click.UsageError("reading a pickle runs code; if you know who made it, add --trust")
     with console.status("Importing ..."):
         draft = import_estimator(pickle, sample, target=target, name=name, version=model_version, threshold=threshold)
         components = save_components(out, draft)
@@ -141,7 +141,7 @@ def import_model(  # noqa: PLR0913, PLR0917 - click passes options as arguments
 @click.command("publish-reference")
 @unknown_option
 @click.option("--out", type=PATH, default=Path("model_components"), show_default=True, help="Folder to write components to.")
-def publish_reference(unknown_category: Any, out: Path) -> None:
+def publish_reference(unknown_category: UnknownPolicy, out: Path) -> None:
     """Write the exercise's published model as components, without training."""
     from serve_app.components.saving import save_components
     from serve_app.exercise.published_model import draft_reference, load_published_model
@@ -162,9 +162,9 @@ def check(folder: Path | None, components: Path) -> None:
 
 @click.command()
 @click.argument("folder", type=PATH)
-@click.option("--key", type=PATH, required=True, help="Ed25519 private key, PEM: openssl genpkey -algorithm ed25519")
+@click.option("--key", type=PATH, required=True, help="Ed25519 private key, PEM; openssl genpkey -algorithm ed25519 makes one.")
 def sign(folder: Path, key: Path) -> None:
-    """Sign model components, for services whose config names the public key."""
+    """Sign model components for services whose config names the public key."""
     from serve_app.components.loading import load_components
     from serve_app.components.manifest import MANIFEST
     from serve_app.components.signature import sign_manifest
@@ -173,7 +173,7 @@ def sign(folder: Path, key: Path) -> None:
     console.print(f"{sign_manifest(folder / MANIFEST, key)}: signed manifest {components.digest}")
 
 
-def _threshold_rule(threshold: float, top_share: float | None, costs: tuple[float, float] | None) -> Any:
+def _threshold_rule(threshold: float, top_share: float | None, costs: tuple[float, float] | None) -> ThresholdRule:
     from serve_app.training.threshold import ThresholdRule
 
     if top_share is not None and costs is not None:
@@ -186,45 +186,6 @@ def _threshold_rule(threshold: float, top_share: float | None, costs: tuple[floa
         return ThresholdRule(threshold=threshold)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-
-
-def _print_training(manifest: Any, report: Any) -> None:
-    print_columns(manifest, report.left_out)
-    if report.rows_without_target:
-        console.print(f"{report.rows_without_target:,} rows are left out: {escape(manifest.target)} is missing in them.")
-    for method, found in report.candidates.items():
-        chosen = ", chosen" if method == report.method else ""
-        console.print(f"{method}: log loss {found.log_loss.mean:.4f} in {found.folds} folds{chosen}")
-    is_binary = len(manifest.classes) == 2
-    headers = ("PR-AUC", "Brier score", *(["positive", "mean probability"] if is_binary else []))
-    figures = Table("rows", "count", *_FIGURES.values(), *headers)
-    for part, title in ((report.train, "training"), (report.held_back, "validation")):
-        shares = [f"{part.positive_share:.2%}", f"{part.mean_probability:.2%}"] if is_binary else []
-        found = (part.auc, part.log_loss, part.accuracy, part.pr_auc, part.brier)
-        figures.add_row(title, f"{part.rows:,}", *(f"{figure:.4f}" for figure in found), *shares)
-    folds = report.cross_validation
-    figures.add_row(
-        f"{folds.folds}-fold",
-        "",
-        *(f"{spread.mean:.4f} ± {spread.deviation:.4f}" for spread in (folds.auc, folds.log_loss, folds.accuracy)),
-    )
-    majority = (report.held_back.majority_log_loss, report.held_back.majority_accuracy)
-    figures.add_row("class shares alone", "", "", *(f"{figure:.4f}" for figure in majority))
-    console.print(figures)
-    if report.coefficients:
-        coefficients = Table("feature", "coefficient", *(["standard error"] if report.standard_errors else []))
-        for feature, coefficient in report.coefficients.items():
-            error = [f"{report.standard_errors[feature]:.4f}"] if report.standard_errors else []
-            coefficients.add_row(escape(feature), f"{coefficient:+.4f}", *error)
-        console.print(coefficients)
-    for column, auc in report.leaks.items():
-        question = f"was it known before {escape(manifest.target)} was?"
-        console.print(f"[bold]Warning:[/bold] {escape(column)} alone gives an AUC of {auc:.4f}: {question}")
-    if len(manifest.classes) == 2:
-        console.print(f"Counts as {manifest.classes[1]} from a probability of {manifest.threshold:.4f} on.")
-    console.print(f"[bold]{escape(report.verdict.sentence)}[/bold]")
-    for warning in report.verdict.warnings:
-        console.print(f"[bold]Warning:[/bold] {escape(warning)}")
 
 
 COMMANDS = (train, import_model, publish_reference, check, sign)

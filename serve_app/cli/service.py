@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from serve_app.cli.options import (
-    PATH,
-    address_option,
-    config_option,
-    console,
-    drain_option,
-    env_file_option,
-    host_option,
-)
-
-if TYPE_CHECKING:
-    from serve_app.operations.release import Release
+from serve_app.cli.options import PATH, Finite, address_option, config_option, drain_option, env_file_option, host_option
+from serve_app.cli.printing import announce_release, announce_service, console
 
 __all__ = ["COMMANDS"]
 
@@ -26,24 +15,29 @@ __all__ = ["COMMANDS"]
 @click.command()
 @config_option
 @env_file_option
-@click.option("--components", type=PATH, help="Folder of model components, in the place of the config's.")
+@click.option("--components", type=PATH, help="Folder of model components (default: from the config).")
 @host_option
 @click.option(
     "--keys",
     type=PATH,
     envvar="SERVE_APP_KEYS",
     show_envvar=True,
-    help="File of API keys, in the place of the config's; without any, everybody who reaches the port may ask.",
-)
-@click.option("--min-replicas", type=click.IntRange(min=1), help="Of each deployment, in the place of the config's.")
-@click.option("--max-replicas", type=click.IntRange(min=1), help="Of each deployment, in the place of the config's.")
-@click.option(
-    "--metrics-port", type=click.IntRange(1, 65535), help="Port of Ray's metrics, for Prometheus; any free one by default."
+    help="File of API keys (default: from the config); without keys, everyone who reaches the port can use the service.",
 )
 @click.option(
-    "--cluster", is_flag=True, help="Be the head of a cluster, to which workers come by 'join'; replicas run on those."
+    "--min-replicas", type=click.IntRange(min=1), help="Minimum replicas of each deployment (default: from the config)."
 )
-@click.option("--node-host", help="This machine's name in the network that the nodes of the cluster share.")
+@click.option(
+    "--max-replicas", type=click.IntRange(min=1), help="Maximum replicas of each deployment (default: from the config)."
+)
+@click.option(
+    "--max-replicas-per-node", type=click.IntRange(min=1), help="Maximum replicas of each deployment on one node of a cluster."
+)
+@click.option(
+    "--metrics-port", type=click.IntRange(1, 65535), help="Port of Ray's metrics for Prometheus (default: a free port)."
+)
+@click.option("--cluster", is_flag=True, help="Be the head of a cluster; replicas run on the workers that 'join' it.")
+@click.option("--node-host", help="This machine's name in the network of the cluster (default: chosen by Ray).")
 @drain_option
 def run(  # noqa: PLR0913, PLR0917 - click passes options as arguments
     config: Path,
@@ -53,6 +47,7 @@ def run(  # noqa: PLR0913, PLR0917 - click passes options as arguments
     keys: Path | None,
     min_replicas: int | None,
     max_replicas: int | None,
+    max_replicas_per_node: int | None,
     metrics_port: int | None,
     cluster: bool,
     node_host: str | None,
@@ -60,15 +55,16 @@ def run(  # noqa: PLR0913, PLR0917 - click passes options as arguments
 ) -> None:
     """Serve in the foreground until Ctrl-C."""
     from serve_app.operations.ray_processes import start_alone, start_head
-    from serve_app.operations.run import Overrides, run_service
+    from serve_app.operations.run import run_service
+    from serve_app.operations.serve_config import Overrides
 
     def start_ray() -> str:
         return start_head(node_host, metrics_port) if cluster else start_alone(metrics_port)
 
     console.print("Starting Ray and Ray Serve ...")
-    overrides = Overrides(components, host, min_replicas, max_replicas, keys)
+    overrides = Overrides(components, host, min_replicas, max_replicas, keys, max_replicas_per_node)
     run_service(
-        config, env_file, _announce_service, overrides, start_ray=start_ray, is_cluster=cluster, drain_timeout_s=drain_timeout
+        config, env_file, announce_service, overrides, start_ray=start_ray, is_cluster=cluster, drain_timeout_s=drain_timeout
     )
     console.print("Stopped.")
 
@@ -76,11 +72,11 @@ def run(  # noqa: PLR0913, PLR0917 - click passes options as arguments
 @click.command("join")
 @click.argument("head")
 @env_file_option
-@click.option("--num-cpus", type=click.IntRange(min=1), help="For replicas; all that this machine has when left out.")
+@click.option("--num-cpus", type=click.IntRange(min=1), help="CPUs for replicas (default: all of this machine).")
 @drain_option
 def join_cluster(head: str, env_file: Path, num_cpus: int | None, drain_timeout: float) -> None:
     """Be a worker of the cluster whose head runs on the machine HEAD, until Ctrl-C."""
-    from serve_app.operations.ray_processes import join
+    from serve_app.operations.join import join
 
     console.print(f"Waiting for {head} ...")
     join(head, env_file, num_cpus, drain_timeout, lambda address: console.print(f"Joined {head} as {address}."))
@@ -91,10 +87,10 @@ def join_cluster(head: str, env_file: Path, num_cpus: int | None, drain_timeout:
 @config_option
 @host_option
 @click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), default=8.0, show_default=True, help="Seconds for the answer."
+    "--timeout", type=Finite(min=0, min_open=True), default=8.0, show_default=True, help="Seconds to wait for the answer."
 )
 def ready(config: Path, host: str | None, timeout: float) -> None:
-    """Ask the service on this machine whether it is ready; exit code 1 when it is not. For health checks of containers."""
+    """Ask the service on this machine whether it is ready; exits with 1 if it is not. For health checks of containers."""
     from serve_app.operations.ready import ask_ready
 
     console.print(f"{ask_ready(config, host, timeout)}: ready")
@@ -102,22 +98,18 @@ def ready(config: Path, host: str | None, timeout: float) -> None:
 
 @click.command()
 @click.argument("components", type=PATH)
-@click.option("--canary", type=click.FloatRange(0, 1), help="Share of the requests that the version answers, on trial.")
-@click.option("--shadow", type=click.FloatRange(0, 1), help="Share of the requests that it gets a copy of, on trial.")
-@click.option(
-    "--allow-schema-change",
-    is_flag=True,
-    help="Deploy the version even if clients must send other rows than for the one that serves.",
-)
+@click.option("--canary", type=Finite(0, 1), help="Put the model on trial: it answers this share of the requests.")
+@click.option("--shadow", type=Finite(0, 1), help="Put the model on trial: it gets a copy of this share of the requests.")
+@click.option("--allow-schema-change", is_flag=True, help="Deploy the model even if clients must send other rows than now.")
 @address_option
 def deploy(components: Path, canary: float | None, shadow: float | None, allow_schema_change: bool, address: str) -> None:
-    """Have the running service switch to other COMPONENTS, without a pause; they are verified first."""
+    """Switch the running service to the model COMPONENTS without a pause; the model is verified first."""
     from serve_app.operations.release import deploy as release
 
     if canary is not None and shadow is not None:
         raise click.UsageError("--canary and --shadow are two trials; begin one after the other")
     with console.status("Verifying, loading, switching ..."):
-        _announce_release(
+        announce_release(
             release(components, canary=canary, shadow=shadow, allow_schema_change=allow_schema_change, address=address)
         )
 
@@ -125,34 +117,11 @@ def deploy(components: Path, canary: float | None, shadow: float | None, allow_s
 @click.command()
 @address_option
 def rollback(address: str) -> None:
-    """Take back the latest deploy: end a trial, or serve the previous version again."""
+    """Undo the latest deploy: end a trial, or serve the previous version again."""
     from serve_app.operations.release import roll_back
 
     with console.status("Switching ..."):
-        _announce_release(roll_back(address=address))
-
-
-def _announce_release(release: Release) -> None:
-    serving = release.rollout.serving
-    replicas = " and ".join(f"{count} {name}" for name, count in release.replicas.items())
-    console.print(f"{serving.name} {serving.version} serves (manifest {serving.digest[:12]}): {replicas}")
-    for role, trial in (("canary", release.rollout.canary), ("shadow", release.rollout.shadow)):
-        if trial is not None:
-            console.print(f"{trial.name} {trial.version} is its {role}, with {trial.share:.0%} of the requests")
-    if release.schema_changes:
-        console.print("Clients must send other rows:", *release.schema_changes, sep="\n  ", markup=False)
-
-
-def _announce_service(service: Any) -> None:
-    for warning in service.warnings:
-        console.print(warning, style="bold red")
-    for note in service.notes:
-        console.print(note)
-    console.print(f"Serving on {service.url} (documentation: {service.url}/docs)")
-    console.print(f"Try:        curl -s {service.url}/predict -d @data/reference/example.json")
-    console.print(f"Dashboard:  {service.dashboard_url}/#/serve (it asks for what .venv/bin/ray get-auth-token prints)")
-    console.print(f"Ray:        {service.ray_address} (what --address means in 'deploy' and 'rollback')")
-    console.print("Ctrl-C stops all of it.")
+        announce_release(roll_back(address=address))
 
 
 COMMANDS = (run, join_cluster, ready, deploy, rollback)

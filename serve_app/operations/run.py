@@ -1,43 +1,45 @@
-"""The service in the foreground: starts Ray and Ray Serve on this machine, waits until it answers, stops all of it.
+"""The service in the foreground: checks its settings, starts Ray and Ray Serve, waits until it answers, and stops all of it.
 
-Owns what ``python -m serve_app run`` reads, checks and deploys. Ray's processes, ports and signals are nodes.py's business;
-what is deployed, and how, is config/serve_config.yaml's and app.py's; ``serve run config/serve_config.yaml`` deploys the
-same without this module.
+Owns the order of a start. The settings are in config/serve_config.yaml, what they deploy is in app.py, and Ray's processes,
+ports and signals belong to the modules beside this one; ``serve run config/serve_config.yaml`` deploys the same without any
+of them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import ipaddress
 import os
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import requests
 import yaml
-from urllib3.exceptions import InsecureRequestWarning
 
 from serve_app.api.key_file import read_keys
 from serve_app.components.loading import load_served_components, trust_of, verify_files
-from serve_app.config import Settings, load_settings, resolve_path
-from serve_app.errors import SettingsError, StartError
-from serve_app.operations import environment as environments
+from serve_app.config import Settings, resolve_path
+from serve_app.errors import NotReadyError, SettingsError, StartError
 from serve_app.operations import haproxy_front as front
-from serve_app.operations import ray_processes as nodes
+from serve_app.operations.environment import set_environment
+from serve_app.operations.ports import check_port
+from serve_app.operations.ray_processes import address, running, start_alone
+from serve_app.operations.ready import ask_ready_at, service_url
+from serve_app.operations.serve_config import Overrides, ServeConfig, read_serve_config
 
-__all__ = ["Overrides", "Service", "run_service"]
+__all__ = ["Service", "run_service"]
 
 _START_TIMEOUT_S = 120
+_READY_TIMEOUT_S = 10
 _POLL_INTERVAL_S = 0.1
 
 
 class Service(NamedTuple):
-    """A service that answers. ``notes`` are sentences worth telling whoever started it, ``warnings`` worth telling loudly."""
+    """A service that answers; ``notes`` and ``warnings`` are sentences for the user."""
 
     url: str
     dashboard_url: str
@@ -46,114 +48,70 @@ class Service(NamedTuple):
     warnings: tuple[str, ...]
 
 
-class Overrides(NamedTuple):
-    """What differs from the config file in one place where it is served; None leaves what the file says.
-
-    ``components`` is a folder, ``host`` what HTTP listens on, ``min_replicas`` and ``max_replicas`` are of each deployment,
-    ``keys_file`` holds the API keys.
-    """
-
-    components: Path | None = None
-    host: str | None = None
-    min_replicas: int | None = None
-    max_replicas: int | None = None
-    keys_file: Path | None = None
-
-
-def run_service(  # noqa: PLR0913 - each is a choice of whoever starts it
+def run_service(  # noqa: PLR0913 - each is a choice of the user
     config: Path,
     environment: Path,
     announce: Callable[[Service], None],
-    overrides: Overrides = Overrides(),  # noqa: B008 - it never changes
+    overrides: Overrides = Overrides(),  # noqa: B008 - it is immutable
     *,
-    start_ray: Callable[[], str] = nodes.start_alone,
+    start_ray: Callable[[], str] = start_alone,
     is_cluster: bool = False,
     drain_timeout_s: float = 30.0,
 ) -> None:
-    """Serves ``config`` until SIGINT, SIGTERM or SIGHUP, answers what is in flight, and leaves no process behind.
+    """Serves until SIGINT, SIGTERM or SIGHUP, then answers the requests in flight and ends every process that it started.
 
     Args:
         config: a Ray Serve config file.
-        environment: ``KEY=VALUE`` lines for Ray; a variable that is set already keeps its value.
+        environment: a file of variables for Ray; a variable that is set already keeps its value.
         announce: called once, when the service answers.
-        overrides: what differs from the config file.
-        start_ray: starts Ray and gives the address of its dashboard.
-        is_cluster: whether replicas run on other machines than this too.
-        drain_timeout_s: how long the requests that are in flight at the end may take.
+        overrides: values that replace those of the config.
+        start_ray: starts Ray and returns the address of its dashboard.
+        is_cluster: whether replicas run on other machines too.
+        drain_timeout_s: how long the requests in flight may take at the end.
 
     Raises:
-        PortInUseError: the HTTP port is taken.
-        SettingsError, ComponentsError, KeysError: the config, the model components or the keys file cannot be used.
-        StartError: Ray Serve did not bring the application up.
-        ServiceDiedError: it ended by itself.
+        PortInUseError: another process listens on the HTTP port.
+        SettingsError, ComponentsError, KeysError: the config, the environment file, the model components or the keys file
+            cannot be used.
+        StartError: Ray or Ray Serve did not start.
+        ServiceDiedError: Ray ended by itself.
     """
-    document = _read_config(config, overrides)
-    host, port, applications = _check_config(config, document)
-    access_warnings = _check_access(host, applications)
-    notes = environments.set_environment(environment)
-    environments.check_port(host, port)
-    access_warnings += _check_ray_token()
-    is_https = _hand_to_front(config, document, is_cluster=is_cluster)
-    # Loading components takes seconds, and so does waiting for Ray's processes: both at once.
-    with nodes.running(drain_timeout_s) as wait_for_the_end, ThreadPoolExecutor(max_workers=1) as loader:
+    settings = read_serve_config(config).overridden(overrides)
+    notes = set_environment(environment, is_cluster=is_cluster)
+    check_port(settings.http_options.host, settings.http_options.port)
+    _check_applications(settings)
+    settings.check_ray_options()
+    applications = [application.args for application in settings.applications]
+    warnings = (*_check_access(settings.http_options.host, applications), *_check_ray_token())
+    url = service_url(settings.http_options)
+    deployed = _move_options_to_haproxy(settings, is_cluster=is_cluster)
+    # Loading components takes seconds, and so does starting Ray: both happen at once.
+    with running(drain_timeout_s) as wait_for_the_end, ThreadPoolExecutor(max_workers=1) as loader:
         loaded = loader.submit(lambda: list(map(load_served_components, applications)))
         dashboard = start_ray()
         loaded.result()
-        url = f"http{'s' if is_https else ''}://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - compared, not bound
-        _deploy(document, url)
-        announce(Service(url, f"http://{dashboard}", nodes.address(), notes, access_warnings))
+        _deploy(deployed)
+        _wait_until_ready(url)
+        announce(Service(url, f"http://{dashboard}", address(), notes, warnings))
         wait_for_the_end()
 
 
-def _read_config(config: Path, overrides: Overrides) -> dict[str, Any]:
-    try:
-        document: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))
-        if overrides.host is not None:
-            document["http_options"]["host"] = overrides.host
-        for application in document["applications"]:
-            if overrides.components is not None:
-                application.setdefault("args", {})["components"] = str(overrides.components.resolve())
-            if overrides.keys_file is not None:
-                access = application.setdefault("args", {}).setdefault("access", {})
-                access["keys_file"] = str(overrides.keys_file.resolve())
-            for deployment in application.get("deployments", []):
-                replicas = {
-                    bound: count
-                    for bound in ("min_replicas", "max_replicas")
-                    if (count := getattr(overrides, bound)) is not None
-                }
-                if replicas:
-                    deployment.setdefault("autoscaling_config", {}).update(replicas)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
-        raise SettingsError(f"{config} cannot be used: {type(error).__name__}: {error}") from error
-    return document
+def _check_applications(config: ServeConfig) -> None:
+    """Refuses now what a replica would refuse after half a minute.
 
-
-def _check_config(config: Path, document: dict[str, Any]) -> tuple[str, int, list[Settings]]:
-    """Host, port and the applications' settings of a config that can be used: better told now than by a replica."""
-    try:
-        options = document["http_options"]
-        host, port = str(options["host"]), int(options["port"])
-        applications = [
-            (application.get("args", {}), {deployment["name"] for deployment in application.get("deployments", [])})
-            for application in document["applications"]
-        ]
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise SettingsError(f"{config} cannot be used: {type(error).__name__}: {error}") from error
-    if not 0 < port < 65536:
-        raise SettingsError(f"{config}: http_options.port is {port}, which is no port")
-    checked = []
-    for args, deployments in applications:
-        settings = load_settings(args)
-        if settings.topology == "fused" and "Classifier" in deployments:
-            raise SettingsError(f"{config}: the fused topology has no Classifier; take it out of deployments")
+    Raises:
+        SettingsError: the deployments do not fit the topology.
+        ComponentsError: files of the model components are missing or were changed.
+    """
+    for application in config.applications:
+        settings = application.args
+        if settings.topology == "fused" and any(deployment.name == "Classifier" for deployment in application.deployments):
+            raise SettingsError(f"{config.path}: the fused topology has no Classifier; remove it from deployments")
         verify_files(resolve_path(settings.components), trust_of(settings))
-        checked.append(settings)
-    return host, port, checked
 
 
 def _check_access(host: str, applications: list[Settings]) -> tuple[str, ...]:
-    """Warnings about who may ask.
+    """Warnings about who can use the service.
 
     Raises:
         KeysError: a keys file that the config names cannot be used.
@@ -167,48 +125,51 @@ def _check_access(host: str, applications: list[Settings]) -> tuple[str, ...]:
     if not is_open or _is_loopback(host):
         return ()
     warning = (
-        f"WARNING: {host} lets other machines in, and there are no API keys: whoever reaches the port may use the service. "
-        "`python -m serve_app keys make` makes a key, `run --keys` or access.keys_file in the config asks for it."
+        f"WARNING: {host} can be reached from other machines, and no API keys are set: everyone who reaches the port can use "
+        "the service. `python -m serve_app keys make` makes a key; `run --keys` or access.keys_file in the config requires it."
     )
     return (warning,)
 
 
 def _check_ray_token() -> tuple[str, ...]:
-    """A warning where somebody has switched Ray's token off; config/serve.env has it on."""
+    """A warning if Ray's token, which config/serve.env switches on, is off."""
     mode = os.environ.get("RAY_AUTH_MODE", "")
     if mode.lower() == "token":
         return ()
-    return (f"WARNING: RAY_AUTH_MODE is {mode!r}, not token: whoever reaches one of Ray's ports may run any code here.",)
+    return (f"WARNING: RAY_AUTH_MODE is {mode!r}, not token: everyone who reaches one of Ray's ports can run any code here.",)
 
 
-def _hand_to_front(config: Path, document: dict[str, Any], *, is_cluster: bool) -> bool:
-    """Has HAProxy do what Ray Serve's own HTTP servers then need not: TLS, and listening beyond loopback. Whether it is TLS.
+def _move_options_to_haproxy(config: ServeConfig, *, is_cluster: bool) -> ServeConfig:
+    """The config without the options that HAProxy implements instead of the replicas: TLS, and listening beyond loopback.
 
-    Ray Serve would give these options to the replicas: they would speak TLS, which HAProxy does not expect of them, and open
-    their own ports, on which HAProxy's limits do not hold. In a cluster those have to be open: HAProxy is on every node.
+    HAProxy gets them by the environment. Ray Serve would give them to the replicas: they would speak TLS, which HAProxy
+    does not expect, and open their own ports, on which HAProxy's limits do not hold. In a cluster those ports have to be
+    open, because the HAProxy of each node reaches the replicas of all.
 
     Raises:
-        SettingsError: an option of Ray Serve's that HAProxy is not given, here or on the other nodes.
+        SettingsError: a TLS option that HAProxy cannot be given, here or on the other nodes.
     """
-    options = document["http_options"]
-    tls = {name: value for name, value in options.items() if name.startswith("ssl_") and value is not None}
     if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "1":
-        return bool(tls)
+        if os.environ.get(front.CERTIFICATE):  # Ray Serve's own proxy would ignore it, and serve plain HTTP
+            raise SettingsError(f"{front.CERTIFICATE} needs HAProxy; set http_options.ssl_certfile and ssl_keyfile instead")
+        return config
+    document = copy.deepcopy(config.document)
+    options = document["http_options"]
     if not is_cluster:
-        os.environ[front.HOST] = str(options["host"])
+        os.environ[front.HOST] = options["host"]
         options["host"] = "127.0.0.1"
-    if not tls:
-        return bool(os.environ.get(front.CERTIFICATE))
-    if is_cluster:  # the other nodes do not read this file, and would go on in plain HTTP
+    tls = {name for name, value in options.items() if name.startswith("ssl_") and value is not None}
+    if tls and is_cluster:  # the other nodes do not read this file, and would continue in plain HTTP
         raise SettingsError(
-            f"{config}: in a cluster each node needs the certificate: "
-            f"set {front.CERTIFICATE} and {front.KEY} for 'run' and for each 'join', in the place of the ssl_ options"
+            f"{config.path}: in a cluster each node needs the certificate: "
+            f"set {front.CERTIFICATE} and {front.KEY} for 'run' and for each 'join' instead of the ssl_ options"
         )
-    if tls.keys() != {"ssl_certfile", "ssl_keyfile"}:
-        raise SettingsError(f"{config}: HAProxy takes ssl_certfile and ssl_keyfile, both, and no other ssl_ option")
+    if tls and tls != {"ssl_certfile", "ssl_keyfile"}:
+        raise SettingsError(f"{config.path}: HAProxy needs both ssl_certfile and ssl_keyfile, and no other ssl_ option")
     for name, variable in (("ssl_certfile", front.CERTIFICATE), ("ssl_keyfile", front.KEY)):
-        os.environ[variable] = str(resolve_path(options.pop(name)))
-    return True
+        if name in tls:
+            os.environ[variable] = str(resolve_path(options.pop(name)))
+    return config.with_document(document)
 
 
 def _is_loopback(host: str) -> bool:
@@ -218,19 +179,22 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _deploy(document: dict[str, Any], url: str) -> None:
-    """Has Ray Serve bring the application up, and waits until it answers."""
+def _deploy(config: ServeConfig) -> None:
+    """Tells Ray Serve what to bring up.
+
+    Raises:
+        StartError: it refused.
+    """
     import ray
     from ray.serve.scripts import cli
 
     try:
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
-            yaml.safe_dump(document, file)
+            yaml.safe_dump(config.document, file)
             file.flush()
             cli.main(args=["run", "--non-blocking", file.name], standalone_mode=False)
     except ray.exceptions.RayError as error:
         raise StartError(f"Ray Serve did not start: {str(error).strip().splitlines()[-1]}") from error
-    _wait_until_ready(url)
 
 
 def _wait_until_ready(url: str) -> None:
@@ -238,13 +202,9 @@ def _wait_until_ready(url: str) -> None:
 
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline:
-        with contextlib.suppress(requests.RequestException):
-            # It is our own port: whether the certificate is in order for others is not what is asked here.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", InsecureRequestWarning)
-                answer = requests.get(f"{url}/ready", timeout=10, verify=False)  # noqa: S501
-            if answer.status_code == requests.codes.ok:
-                return
+        with contextlib.suppress(NotReadyError):
+            ask_ready_at(url, _READY_TIMEOUT_S)
+            return
         for name, application in serve.status().applications.items():
             if application.status in {"DEPLOY_FAILED", "UNHEALTHY"}:
                 raise StartError(f"the application {name} did not start: {application.message}")

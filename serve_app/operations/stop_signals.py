@@ -11,11 +11,11 @@ __all__ = ["StopSignal", "on_stop_signals", "raise_stop_signal", "stop_requested
 
 
 class StopSignal(BaseException):
-    """SIGINT, SIGTERM or SIGHUP arrived; no Exception, so that nobody on the way takes it for an error."""
+    """SIGINT, SIGTERM or SIGHUP arrived; not an Exception, so that no code on the way handles it as an error."""
 
 
 stop_requested = threading.Event()
-"""Set by a stop signal. Its exception alone is not enough: it may arrive within code that lets none out."""
+"""Set by a stop signal. Its exception alone is not enough: it may be raised in code that swallows exceptions."""
 
 
 def raise_stop_signal(_number: int, _frame: FrameType | None) -> None:
@@ -27,5 +27,5 @@ def raise_stop_signal(_number: int, _frame: FrameType | None) -> None:
 def on_stop_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
     """Installs a handler for SIGINT, SIGTERM and SIGHUP; an ignored SIGHUP (nohup) stays ignored."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # under nohup it stays ignored
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)

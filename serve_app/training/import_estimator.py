@@ -10,7 +10,6 @@ defines the levels of each category. Missing values, and unknown categories, are
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from serve_app.components.golden_rows import choose_golden_rows
 from serve_app.components.manifest import Draft, Manifest
+from serve_app.components.pickles import unpickle
 from serve_app.errors import ComponentsError, SettingsError, TableError
-from serve_app.scoring import drift
 from serve_app.scoring.arrays import Array
 from serve_app.scoring.cells import excerpt
+from serve_app.scoring.distribution import describe, scores_of
 from serve_app.scoring.schema import Column, Feature, Schema
 from serve_app.scoring.sklearn_scorers import EstimatorScorer
 from serve_app.training.column_kinds import Inferred, infer_schema
@@ -34,7 +35,6 @@ from serve_app.training.tables import Table, is_null, read_column, read_table
 
 __all__ = ["import_estimator"]
 
-_GOLDEN_ROWS = 20
 _COMPARED_ROWS = 1000
 _TOLERANCE = 1e-12
 
@@ -58,7 +58,7 @@ def import_estimator(  # noqa: PLR0913 - one keyword for each of the user's choi
         TableError: the sample lacks a column, or cannot be read.
         SettingsError: the name, the version or the threshold is invalid.
     """
-    estimator = _unpickle(path)
+    estimator = _read_estimator(path)
     table = _only_what_is_used(read_table(sample), estimator, target)
     rows = len(next(iter(table.columns.values())))
     # Rare levels are kept: the estimator decides what to do with them.
@@ -80,13 +80,14 @@ def import_estimator(  # noqa: PLR0913 - one keyword for each of the user's choi
             selected_features=tuple(names),
             encoding="raw",
             training={"method": f"imported: {type(estimator).__name__}", "sample_rows": rows},
-            distribution=drift.describe(columns, values[good], drift.scores_of(probabilities)),
+            distribution=describe(columns, values[good], scores_of(probabilities)),
             feature_means=_feature_means(columns, values[good]),
         )
     except ValueError as error:
         raise SettingsError(str(error)) from error
-    golden_rows = [table.row(row, names) for row in np.flatnonzero(good)[:_GOLDEN_ROWS].tolist()]
-    return Draft(manifest, None, None, estimator, golden_rows)
+    with_null = good & np.isnan(values).any(axis=1)
+    golden = choose_golden_rows(np.flatnonzero(good).tolist(), np.flatnonzero(with_null).tolist())
+    return Draft(manifest, None, None, estimator, [table.row(row, names) for row in golden])
 
 
 def _read_values(table: Table, columns: Sequence[Column]) -> tuple[Array, NDArray[np.bool_]]:
@@ -106,18 +107,15 @@ def _feature_means(columns: Sequence[Column], values: Array) -> tuple[float, ...
     return tuple(means)
 
 
-def _unpickle(path: Path) -> Any:
-    import joblib
-    from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
+def _read_estimator(path: Path) -> Any:
+    from sklearn.exceptions import NotFittedError
     from sklearn.utils.validation import check_is_fitted
 
     try:
-        with warnings.catch_warnings(action="error", category=InconsistentVersionWarning):
-            estimator = joblib.load(path)
+        content = path.read_bytes()
     except OSError as error:
         raise ComponentsError(str(path), f"cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # unpickling runs what the file says, which may raise anything
-        raise ComponentsError(str(path), f"cannot be unpickled: {type(error).__name__}: {error}") from error
+    estimator = unpickle(path, content)
     if not hasattr(estimator, "predict_proba"):
         raise ComponentsError(str(path), f"a {type(estimator).__name__} has no predict_proba, and so gives no probabilities")
     try:

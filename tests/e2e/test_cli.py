@@ -45,7 +45,7 @@ def test_what_other_components_answer_can_be_expected_too(tmp_path: Path) -> Non
     assert trained.returncode == 0, trained.stderr
     done = serve_app("expect", tmp_path / "test.json", "--components", tmp_path / "model")
     assert done.returncode == 0, done.stderr
-    assert f"{tmp_path}/expected.json: what mine 1.0.0 answers to {tmp_path}/test.json, 20 rows" in done.stdout
+    assert f"{tmp_path}/expected.json: the answers of mine 1.0.0 to {tmp_path}/test.json, 20 rows" in done.stdout
     expected = json.loads((tmp_path / "expected.json").read_bytes())
     assert expected["model"]["digest"] == load_components(tmp_path / "model").digest
     assert expected["rows_sha256"] == published["rows_sha256"]
@@ -72,18 +72,19 @@ def test_unsound_components_are_one_line_and_exit_1(tmp_path: Path) -> None:
 
 def test_run_refuses_settings_and_components_that_cannot_be_used(tmp_path: Path) -> None:
     config = PROJECT_ROOT / "config" / "serve_config.yaml"
-    for old, new, said in (
-        ("max_rows: 200000", "max_raws: 1", "max_raws"),
-        ("components: model_components", f"components: {tmp_path}", "manifest.json"),
-        ("port: 1313", "prot: 1313", "port"),
-        ("port: 1313", "port: 99999", "99999, which is no port"),
-        ("topology: split", "topology: fused", "the fused topology has no Classifier"),
+    for old, new, status, said in (
+        ("max_rows: 200000", "max_raws: 1", 2, "max_raws"),
+        ("components: model_components", f"components: {tmp_path}", 1, "manifest.json"),
+        ("port: 1313", "prot: 1313", 2, "port"),
+        ("port: 1313", "port: 99999", 2, "http_options.port: Expected `int` <= 65535"),
+        ("topology: split", "topology: fused", 2, "the fused topology has no Classifier"),
+        ("target_ongoing_requests: 128", "target_ongoing: 128", 2, "target_ongoing: there is no such setting here"),
     ):
         text = config.read_text()
         assert old in text
         (tmp_path / "config.yaml").write_text(text.replace(old, new))
         done = serve_app("run", "--config", tmp_path / "config.yaml")
-        assert done.returncode == 1
+        assert done.returncode == status
         assert said in done.stderr
         assert done.stderr.count("\n") == 1
 

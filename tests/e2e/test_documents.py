@@ -15,12 +15,12 @@ import pytest
 import requests
 from support.documents import SCRIPTS, blocks, find_block, read_page
 from support.reader import URL, Reader
-from support.serving import run_command, serve, wait_until, write_config
+from support.serving import serve, wait_until, write_config
 from support.variants import publish_variant
 
 from serve_app.config import PROJECT_ROOT
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 EXAMPLE = PROJECT_ROOT / "data" / "reference" / "example.json"
 # What the commands of a script leave behind.
@@ -62,6 +62,13 @@ def test_make_run_prints_the_url_a_curl_line_that_works_and_the_dashboard(reader
         assert requests.get(f"{dashboard}{page}", headers=headers, timeout=30).status_code == 200
 
 
+def test_a_busy_port_is_one_clear_sentence_and_exit_1(reader: Reader) -> None:
+    reader.serve()
+    with pytest.raises(AssertionError, match=r"Error: port 1313 on 127\.0\.0\.1 is already in use: [^\n]+\n$"):
+        reader.shell("exec .venv/bin/python -m serve_app run")
+    assert requests.get(f"{URL}/ready", timeout=30).status_code == 200
+
+
 @pytest.mark.parametrize("pages", SCRIPTS, ids=lambda pages: pages[0])
 def test_the_commands_of_a_page_work_and_print_what_it_says(reader: Reader, pages: tuple[str, ...]) -> None:
     reader.begin()
@@ -71,13 +78,6 @@ def test_the_commands_of_a_page_work_and_print_what_it_says(reader: Reader, page
                 reader.run(block)
     for name in MADE.get(pages[0], ()):
         assert (reader.folder / name).exists(), name
-
-
-def test_a_busy_port_is_one_clear_sentence_and_exit_1(reader: Reader) -> None:
-    reader.serve()
-    with pytest.raises(AssertionError, match=r"Error: port 1313 on 127\.0\.0\.1 is already in use: [^\n]+\n$"):
-        reader.shell("exec .venv/bin/python -m serve_app run")
-    assert requests.get(f"{URL}/ready", timeout=30).status_code == 200
 
 
 def test_sigterm_to_make_and_ctrl_c_in_its_terminal_leave_no_process_behind(reader: Reader) -> None:
@@ -92,17 +92,7 @@ def test_sigterm_to_make_and_ctrl_c_in_its_terminal_leave_no_process_behind(read
     reader.stop()
 
 
-def test_sigterm_leaves_no_process_behind(tmp_path: Path) -> None:
-    config, url = write_config(tmp_path)
-    with serve(run_command(config), url) as server:
-        family = server.process.children(recursive=True)
-        assert any("raylet" in process.name() for process in family)
-        server.process.terminate()
-        _, alive = psutil.wait_procs([server.process, *family], timeout=40)
-        assert [process.name() for process in alive] == []
-        assert server.log.read_text().endswith("Stopped.\n")
-
-
+@pytest.mark.xdist_group("serve run")
 @pytest.mark.parametrize("has_settings", [True, False])
 def test_serve_run_answers_the_same_with_and_without_the_settings_file(tmp_path: Path, has_settings: bool) -> None:
     commands = find_block("docs/running.md", "sh", "serve run")

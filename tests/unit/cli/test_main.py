@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import joblib
 import pytest
@@ -12,8 +13,10 @@ from sklearn.linear_model import LogisticRegression
 from support.own_tables import bundled_table, mixed_table, write_csv
 
 from serve_app.cli.main import main
-from serve_app.cli.service import _announce_service
+from serve_app.cli.printing import announce_service
 from serve_app.components.loading import load_components
+from serve_app.errors import PortInUseError, SettingsError
+from serve_app.operations import ready
 from serve_app.operations.run import Service
 
 
@@ -77,7 +80,7 @@ def test_a_pickle_is_read_only_on_trust(run: CliRunner, tmp_path: Path) -> None:
     arguments = ["import", "mine.pkl", "--sample", "wine.csv", "--target", "class", "--out", "model"]
     refused = invoke(run, *arguments)
     assert refused.exit_code == 2
-    assert "say --trust" in refused.output
+    assert "add --trust" in refused.output
     done = invoke(run, *arguments, "--trust")
     assert done.exit_code == 0, done.output
     assert "model: mine 1.0.0 is sound: 1 file matches its digest, 20 golden rows" in done.output
@@ -97,13 +100,55 @@ def test_drift_of_a_file_is_shown_the_most_drifted_column_first(run: CliRunner, 
     assert (tmp_path / "drift.html").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["keys", "make", "x", "--requests-per-s", "inf"],
+        ["keys", "make", "x", "--requests-per-s", "nan"],
+        ["keys", "make", "x", "--expires-in-days", "1e9"],
+        ["deploy", "model", "--canary", "nan"],
+        ["deploy", "model", "--shadow", "nan"],
+        ["run", "--drain-timeout", "inf"],
+        ["ready", "--timeout", "inf"],
+        ["train", "t.csv", "--target", "y", "--out", "o", "--threshold", "nan"],
+        ["train", "t.csv", "--target", "y", "--out", "o", "--costs", "1", "inf"],
+    ],
+)
+def test_a_number_that_is_none_is_a_mistake_in_the_options(run: CliRunner, arguments: list[str]) -> None:
+    done = invoke(run, *arguments)
+    assert done.exit_code == 2
+    assert "Invalid value for '--" in done.output
+    assert "not a finite number" in done.output or "not in the range" in done.output
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (SettingsError("no such setting"), 2, "Error: no such setting\n"),
+        (PortInUseError("127.0.0.1", 1313), 1, "Error: port 1313 on 127.0.0.1 is already in use"),
+        (FileNotFoundError(2, "No such file", "nowhere"), 1, "Error: nowhere: No such file\n"),
+        (ConnectionResetError(104, "Connection reset"), 1, "Error: Connection reset\n"),
+        (OSError("a reason of its own"), 1, "Error: a reason of its own\n"),
+        (TimeoutError(), 1, "Error: TimeoutError\n"),
+    ],
+)
+def test_an_error_is_one_line_and_its_kind_the_exit_code(
+    run: CliRunner, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, said: str
+) -> None:
+    monkeypatch.setattr(ready, "read_serve_config", Mock(side_effect=error))
+    done = invoke(run, "ready")
+    assert done.exit_code == code
+    assert done.output.startswith(said)
+    assert done.output.count("\n") == 1
+
+
 def rows() -> list[dict[str, str]]:
     table = mixed_table(300, seed=4)
     return [dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True)]
 
 
 def test_warnings_come_first_and_then_where_the_service_is(capsys: pytest.CaptureFixture[str]) -> None:
-    _announce_service(
+    announce_service(
         Service("https://127.0.0.1:1", "http://127.0.0.1:2", "127.0.0.1:3", ("a note",), ("WARNING: one", "WARNING: two"))
     )
     said = capsys.readouterr().out.splitlines()

@@ -63,7 +63,8 @@ def made(calls_per_s: float, p99_ms: float) -> Figures:
 
 
 def test_two_servers_are_compared_by_the_medians_of_their_rounds() -> None:
-    ratios = {one.name: one for one in compare([made(100, 4), made(300, 6), made(200, 5)], [made(50, 10)] * 3)}
-    assert (ratios["calls/s"].a, ratios["calls/s"].b, ratios["calls/s"].ratio) == (200, 50, 0.25)
-    assert ratios["p99 ms"].ratio == 2.0
-    assert math.isnan(compare([made(0, 1)], [made(5, 1)])[0].ratio)
+    compared = compare([made(100, 4), made(300, 6), made(200, 5)], [made(50, 10)] * 3)
+    assert [compared.loc["calls/s", column] for column in ("A", "B", "ratio")] == [200, 50, 0.25]
+    assert compared.loc["p99 ms", "ratio"] == 2.0
+    assert list(compared.index) == ["calls/s", "rows/s", "p50 ms", "p95 ms", "p99 ms", "max ms"]
+    assert math.isnan(compare([made(0, 1)], [made(5, 1)])["ratio"].iloc[0])

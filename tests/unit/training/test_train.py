@@ -95,7 +95,7 @@ def served_probabilities(components: Components, table: Table) -> NDArray[np.flo
     chunks = list(components.parser(max_rows=len(rows)).chunks(json.dumps(rows).encode()))
     assert not any(chunk.problems for chunk in chunks)
     values = np.concatenate([chunk.values for chunk in chunks])
-    return components.scorer.score(components.encoder.encode(values))[:, 1]
+    return components.score(values)[:, 1]
 
 
 # What the issue says of the model that the stand-in makes.
