@@ -111,7 +111,8 @@ def infer_schema(  # noqa: PLR0913 - the user's choices
         if name == target:
             continue
         correction = corrections.get(name, Correction())
-        counts = Counter(cells[row] for row in rows if not is_null(cells[row]))
+        all_counts = Counter(map(cells.__getitem__, rows))
+        counts = Counter({cell: count for cell, count in all_counts.items() if not is_null(cell)})
         found = _infer_column(table, name, counts, correction, correction.unknown or unknown)
         if isinstance(found, Column):
             tokens = null_tokens if correction.null_tokens is None else correction.null_tokens

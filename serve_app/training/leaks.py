@@ -29,7 +29,6 @@ def leaking_columns(names: Sequence[str], values: Array, classes: NDArray[np.int
         classes: the position of each row's class, shape (rows,).
         seed: for the choice of rows.
     """
-    from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import train_test_split
     from sklearn.tree import DecisionTreeClassifier
 
@@ -43,7 +42,7 @@ def leaking_columns(names: Sequence[str], values: Array, classes: NDArray[np.int
         tree = DecisionTreeClassifier(max_leaf_nodes=16, min_samples_leaf=2, random_state=seed)
         probabilities = tree.fit(cells[fitted], classes[fitted]).predict_proba(cells[others])
         aucs = [
-            roc_auc_score(classes[others] == label, probabilities[:, position])
+            _area_under_curve(classes[others] == label, probabilities[:, position])
             for position, label in enumerate(tree.classes_)
             if 0 < (classes[others] == label).sum() < len(others)
         ]
@@ -51,3 +50,12 @@ def leaking_columns(names: Sequence[str], values: Array, classes: NDArray[np.int
         if auc > LEAK_AUC:
             found[name] = auc
     return found
+
+
+def _area_under_curve(is_positive: NDArray[np.bool_], scores: Array) -> float:
+    """By ranks (Mann and Whitney 1947), because scikit-learn's function spends most of its time on checks."""
+    from scipy.stats import rankdata
+
+    positives = int(is_positive.sum())
+    smallest = positives * (positives + 1) / 2
+    return float((rankdata(scores)[is_positive].sum() - smallest) / (positives * (len(scores) - positives)))

@@ -106,16 +106,15 @@ def read_column(table: Table, column: Column) -> Array:
         codes = {level: float(code) for code, level in enumerate(column.levels)}
         return np.array([codes.get(cell, math.nan) for cell in cells])
     read = READERS[column.kind]
-    values = []
-    for index, cell in enumerate(cells):
+    values: dict[str, float] = {}
+    for cell in dict.fromkeys(cells):  # each different cell once, in the order of the table
         try:
-            value = math.nan if is_null(cell) else read(cell)
+            values[cell] = math.nan if is_null(cell) else read(cell)
         except NotANumberError as error:
-            raise table.cell_error(index, column.name, str(error)) from None
-        if abs(value) > _MAX_MAGNITUDE:
-            raise table.cell_error(index, column.name, f"{excerpt(cell)} is too large to train on")
-        values.append(value)
-    return np.array(values)
+            raise table.cell_error(cells.index(cell), column.name, str(error)) from None
+        if abs(values[cell]) > _MAX_MAGNITUDE:
+            raise table.cell_error(cells.index(cell), column.name, f"{excerpt(cell)} is too large to train on")
+    return np.array([values[cell] for cell in cells])
 
 
 def is_null(cell: str) -> bool:

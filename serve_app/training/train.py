@@ -8,8 +8,9 @@ scored once, at the end, and influence nothing. How each step works is the busin
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -178,14 +179,19 @@ def _manifest(result: _Result, report: TrainingReport, *, name: str | None, vers
 
 def _golden_rows(result: _Result) -> list[dict[str, str | None]]:
     """Fitted rows as clients would send them; up to half of them have a null in a column that the model uses."""
-    data = result.data
+    data, used = result.data, result.used
     columns = data.table.columns
     refused = [column.name for column in data.schema.columns if column.null == "reject"]
-    rows = [row for row in data.split.fitted.tolist() if not any(is_null(columns[name][row]) for name in refused)]
-    with_null = [row for row in rows if any(is_null(columns[column.name][row]) for column in result.used)]
-    chosen = list(dict.fromkeys([*with_null[: _GOLDEN_ROWS // 2], *rows]))[: 10 * _GOLDEN_ROWS]
+    fitted = data.split.fitted
+    may_have_null = fitted[np.isnan(data.fitted_values(used)).any(axis=1)].tolist()
+
+    def without_refused(rows: Sequence[int]) -> Iterator[int]:
+        return (row for row in rows if not any(is_null(columns[name][row]) for name in refused))
+
+    with_null = (row for row in without_refused(may_have_null) if any(is_null(columns[one.name][row]) for one in used))
+    chosen = [*islice(with_null, _GOLDEN_ROWS // 2), *islice(without_refused(fitted.tolist()), 10 * _GOLDEN_ROWS)]
     names = [column.name for column in data.schema.columns]
-    return [data.table.row(row, names) for row in _reproducible(result, chosen)[:_GOLDEN_ROWS]]
+    return [data.table.row(row, names) for row in _reproducible(result, list(dict.fromkeys(chosen)))[:_GOLDEN_ROWS]]
 
 
 def _reproducible(result: _Result, rows: Sequence[int]) -> list[int]:
