@@ -154,7 +154,7 @@ class Front:
     def _with_displaced(self) -> list[str]:
         """The arguments, so that HAProxy takes over from those that run already.
 
-        Ray Serve names them by ``-sf``, and by ``-x`` the socket to get the listening sockets from; here each has one of its own.
+        Ray Serve names them by ``-sf``, and by ``-x`` the socket that hands over the listening sockets; here each has its own.
         """
         named = [int(word) for word in _values(self._arguments, "-sf")]
         displaced = [pid for pid in named or self._found() if self._is_front(pid)]
