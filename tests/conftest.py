@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ SHARED_SERVICES = ("server", "applications")
 RowMaker = Callable[[int, int], list[dict[str, Any]]]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)  # runs before pytest-xdist's own hook, which reads the groups, whichever is registered first
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
     """Orders the tests and distributes them over the processes of pytest-xdist.
 
     Tests that share a service follow each other in one process, and the one that ends it comes last. The tests of any other
@@ -36,6 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(_group(item)))
     items.sort(key=_place)
+    return (yield)
 
 
 def _group(item: pytest.Item) -> str:
