@@ -1,4 +1,4 @@
-"""HAProxy's admin socket: its statistics, and its soft stop. Knows nothing of Ray."""
+"""HAProxy's admin socket: its statistics, and its soft stop. Knows neither Ray nor how HAProxy was started."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import psutil
 
-from serve_app.operations import haproxy_front
 from serve_app.operations.process_tree import processes_under
 
 __all__ = ["HAProxyAdmin", "admin_sockets", "drain_http"]
@@ -43,18 +42,11 @@ def drain_http(timeout_s: float) -> None:
                 admins.append(stack.enter_context(contextlib.closing(HAProxyAdmin(path))))
         for proxy in proxies:
             with contextlib.suppress(psutil.NoSuchProcess):
-                _parent_program(proxy).send_signal(signal.SIGUSR1)
+                proxy.send_signal(signal.SIGUSR1)
         while any(admin.ongoing_requests() for admin in admins) and time.monotonic() < deadline:
             time.sleep(_POLL_INTERVAL_S)
     displaced = len(proxies) > len(admins)
     psutil.wait_procs(proxies, timeout=min(_DISPLACED_TIMEOUT_S, timeout_s) if displaced else 0)
-
-
-def _parent_program(proxy: psutil.Process) -> psutil.Process:
-    """The process that would restart HAProxy, and passes a stop on to it; HAProxy itself if it has no such parent."""
-    parent = proxy.parent()
-    is_ours = parent is not None and str(Path(haproxy_front.__file__).resolve()) in parent.cmdline()
-    return parent if is_ours and parent is not None else proxy
 
 
 def admin_sockets(proxies: Iterable[psutil.Process]) -> set[str]:

@@ -1,272 +1,191 @@
 #!/usr/bin/env -S python3 -IS
-"""The program that Ray Serve starts as HAProxy: it is HAProxy's parent, and restarts it at once if it dies.
+"""HAProxy, with what the configuration that Ray Serve writes for it lacks; Ray Serve starts it in HAProxy's place.
 
-Owns one HAProxy process and what only its parent can do. It completes the configuration (haproxy_config.py), passes signals
-on, and behaves to Ray Serve as HAProxy itself: Ray Serve asks the admin socket for HAProxy's process ID, and compares it with
-the process that it has started. So this program owns the admin socket, passes commands on to HAProxy's own, and replaces the
-process ID in the answer. HAProxy dies with its parent.
+Owns the difference: the ports for statistics and metrics listen on loopback, the admin socket is this user's alone, headers
+have to arrive in time, a client has a limited number of connections, there may be TLS, and where the replicas' own HTTP ports
+stay on loopback, HAProxy's need not; and while there is no application yet the answer is 503. All of it is put into the file
+that Ray Serve has just written, and then this process becomes HAProxy. A file of another shape than expected is an error:
+HAProxy does not start, rather than start open.
 
-A reload starts this program again: the new HAProxy takes over the listening sockets (-x) and tells the old one to finish (-sf).
-If Ray Serve's proxy actor died and a new one knows nothing of the old HAProxy, the new HAProxy takes over from it as well.
-
-Knows the standard library only, because it runs at each reload and has to start quickly.
+A program of its own, which knows the standard library only: it runs at each reload and has to be quick. It is configured by
+environment variables (config/serve.env), because Ray Serve gives it nothing else.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import re
-import signal
-import socket
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType
 
-if not __package__:  # a program of its own, without the user's import path
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from serve_app.operations.haproxy_config import CERTIFICATE, KEY, FrontError, admin_socket, harden
-
-__all__ = ["BINARY"]
+__all__ = ["BINARY", "CERTIFICATE", "CONNECTIONS", "HEADER_TIMEOUT", "HOST", "KEY", "FrontError", "harden"]
 
 BINARY = "SERVE_APP_HAPROXY_BINARY"
-"""The variable that names HAProxy's own program."""
+HOST = "SERVE_APP_FRONT_HOST"
+HEADER_TIMEOUT = "SERVE_APP_HEADER_TIMEOUT_S"
+CONNECTIONS = "SERVE_APP_CONNECTIONS_PER_CLIENT"
+CERTIFICATE = "SERVE_APP_TLS_CERTFILE"
+KEY = "SERVE_APP_TLS_KEYFILE"
 
-_FORWARDED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
-_ENDING = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)  # the soft stop, and the hard ones
-_START_TIMEOUT_S = 30
-_SHORT_LIFE_S = 1.0
-_MOST_SHORT_LIVES = 3
-_POLL_INTERVAL_S = 0.005
-_SOCKET_TIMEOUT_S = 10
-_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
-_PROCESS_ID = re.compile(rb"^Pid: \d+$", re.MULTILINE)
+_SECTION = re.compile(r"(?:global|defaults|frontend|backend|listen)\b.*")
+_MARK = "# hardened"
+_ERROR = '{"error":{"code":"%s","message":"%s","request_id":"","rows":[],"bad_rows":0}}'
+_RETRY = " hdr retry-after 1"
 
 
-class Front:
-    """One HAProxy, and the files that are its own: they are named after this process, for a reload runs two at the same time.
+def _json(status: int, code: str, message: str) -> str:
+    """An error as HAProxy writes it for ``return`` and ``http-error``."""
+    return f"status {status} content-type application/json string '{_ERROR % (code, message)}'"
+
+
+_ABSENT = "return " + _json(503, "unavailable", "the service has not started yet; try again") + _RETRY
+_UNKNOWN = "return " + _json(404, "not_found", "Not Found")
+# What HAProxy says by itself. It has no such choice for a request that is not HTTP, or whose headers do not arrive in time: the
+# HTML of those 400 and 408 is part of its program. Ray Serve replaces 502, 503 and 504 by one 500, which no client would retry.
+_HTTP_ERRORS = (
+    _json(400, "bad_request", "the request is not valid HTTP, or incomplete"),
+    _json(403, "forbidden", "the request is not allowed"),
+    _json(408, "request_timeout", "the request did not arrive in time"),
+    _json(429, "too_many_requests", "too many requests") + _RETRY,
+    _json(500, "internal_error", "the service failed; its log holds the cause"),
+    _json(502, "unavailable", "a replica failed; try again") + _RETRY,
+    _json(503, "unavailable", "no replica can answer at the moment; try again") + _RETRY,
+    _json(504, "unavailable", "a replica did not answer in time; try again") + _RETRY,
+)
+
+
+class FrontError(Exception):
+    """HAProxy cannot be started safely."""
+
+
+def harden(config: str, environment: Mapping[str, str], certificate: Path | None) -> str:
+    """Ray Serve's configuration of HAProxy, completed.
 
     Args:
-        binary: HAProxy's own program.
-        arguments: as Ray Serve gives them.
-        environment: the limits, and the certificate.
+        config: as Ray Serve has written it.
+        environment: the limits.
+        certificate: chain and key in one file, for TLS on the service's port.
+
+    Raises:
+        FrontError: the configuration is not of the shape that this was written for, or a limit is no number.
     """
-
-    def __init__(self, binary: str, arguments: list[str], environment: Mapping[str, str]) -> None:
-        self._binary = binary
-        self._arguments = arguments
-        self._environment = environment
-        self._written = Path(arguments[arguments.index("-f") + 1])  # by Ray Serve, anew before each reload
-        config = self._written.read_text(encoding="utf-8")
-        self._admin = admin_socket(config)
-        # Next to the folder of the admin socket, whose path is nearly as long as that of a socket can be.
-        self._sockets = self._admin.parent.parent
-        self._own_admin = self._socket_of(os.getpid())
-        self._own_config = self._written.with_suffix(f".{os.getpid()}.cfg")
-        self._own_certificate = self._written.with_suffix(f".{os.getpid()}.crt")
-        self._haproxy: subprocess.Popen[bytes] | None = None
-        self._is_ending = False
-        with _private():
-            certificate = self._link_certificate()
-            self._own_config.write_text(harden(config, environment, certificate, self._own_admin), encoding="utf-8")
-
-    def run(self) -> int:
-        """Keeps HAProxy running until it ends by itself or by a signal; returns the exit code."""
-        for number in _FORWARDED:
-            signal.signal(number, self._forward)
-        try:
-            self._start(self._with_displaced())
-            if self._wait_until_up():
-                threading.Thread(target=self._serve_admin, args=(self._listen(),), daemon=True).start()
-                self._restart_until_told_to_end()
-            return self._exit_code()
-        finally:
-            for path in (self._own_config, self._own_admin, self._own_certificate, _key_of(self._own_certificate)):
-                path.unlink(missing_ok=True)
-
-    def check(self) -> int:
-        """Has HAProxy check the configuration, and returns its exit code."""
-        try:
-            self._start(self._arguments)
-            return self._exit_code()
-        finally:
-            self._own_config.unlink(missing_ok=True)
-
-    def _restart_until_told_to_end(self) -> None:
-        lives: list[float] = []
-        while True:
-            started = time.monotonic()
-            code = self._exit_code()
-            if self._is_ending or code == 0:
-                return
-            lives = [*lives, time.monotonic() - started][-_MOST_SHORT_LIVES:]
-            if len(lives) == _MOST_SHORT_LIVES and max(lives) < _SHORT_LIFE_S:
-                return
-            print(f"HAProxy died ({code}) and is started again", file=sys.stderr, flush=True)  # noqa: T201 - Ray keeps it
-            self._own_admin.unlink(missing_ok=True)
-            self._start(_without(self._arguments, "-sf", "-x"))
-            if not self._wait_until_up():
-                return
-
-    def _start(self, arguments: list[str]) -> None:
-        arguments = [str(self._own_config) if word == str(self._written) else word for word in arguments]
-        libc, parent = ctypes.CDLL(None), os.getpid()
-
-        def end_with_parent() -> None:
-            libc.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-            if os.getppid() != parent:
-                os._exit(1)
-
-        self._haproxy = subprocess.Popen([self._binary, *arguments], preexec_fn=end_with_parent)  # noqa: S603, PLW1509
-        if self._is_ending:  # the signal came before there was a process to pass it on to
-            self._haproxy.send_signal(signal.SIGUSR1)
-
-    def _wait_until_up(self) -> bool:
-        """Whether HAProxy has opened its admin socket, which it does after its ports; False if it has ended instead."""
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while time.monotonic() < deadline and self._process.poll() is None:
-            if self._own_admin.is_socket():
-                return True
-            time.sleep(_POLL_INTERVAL_S)
-        self._process.kill()
-        return False
-
-    def _exit_code(self) -> int:
-        code = self._process.wait()
-        return code if code >= 0 else 128 - code
-
-    @property
-    def _process(self) -> subprocess.Popen[bytes]:
-        assert self._haproxy is not None  # noqa: S101 - _start comes first
-        return self._haproxy
-
-    def _forward(self, number: int, _frame: FrameType | None) -> None:
-        self._is_ending = self._is_ending or number in _ENDING
-        if self._haproxy is not None:
-            self._haproxy.send_signal(number)
-
-    def _with_displaced(self) -> list[str]:
-        """The arguments, so that HAProxy takes over from those that run already.
-
-        Ray Serve names them by ``-sf``, and by ``-x`` the socket that hands over the listening sockets; here each has its own.
-        """
-        named = [int(word) for word in _values(self._arguments, "-sf")]
-        displaced = [pid for pid in named or self._found() if self._is_front(pid)]
-        arguments = _without(self._arguments, "-sf", "-x")
-        sources = [self._socket_of(pid) for pid in displaced if self._socket_of(pid).is_socket()]
-        if sources:
-            arguments += ["-x", str(sources[0])]
-        return [*arguments, "-sf", *map(str, displaced)] if displaced else arguments
-
-    def _found(self) -> list[int]:
-        """The processes of this program that have a socket here; sockets of those that were killed are removed."""
-        found = []
-        for path in self._sockets.glob("*.sock"):
-            if path.stem.isdigit() and self._is_front(int(path.stem)):
-                found.append(int(path.stem))
-            elif path.stem.isdigit():
-                path.unlink(missing_ok=True)
-        return found
-
-    def _is_front(self, pid: int) -> bool:
-        """Whether a process is of this program and for this configuration; the number may be that of another one by now."""
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            return False
-        return pid != os.getpid() and os.fsencode(self._written) in words
-
-    def _socket_of(self, pid: int) -> Path:
-        return self._sockets / f"{pid}.sock"
-
-    def _link_certificate(self) -> Path | None:
-        """The certificate under a name at which HAProxy finds its key, too, without a copy of the key; None without TLS."""
-        certificate, key = self._environment.get(CERTIFICATE), self._environment.get(KEY)
-        if not certificate and not key:
-            return None
-        if not certificate or not key:
-            raise FrontError(f"{CERTIFICATE} and {KEY} go together")
-        for target, link in ((certificate, self._own_certificate), (key, _key_of(self._own_certificate))):
-            Path(target).open("rb").close()  # otherwise HAProxy would say only that there is no key
-            link.unlink(missing_ok=True)
-            link.symlink_to(Path(target).resolve())
-        return self._own_certificate
-
-    def _listen(self) -> socket.socket:
-        """Replaces the admin socket of Ray Serve's configuration by one of this process."""
-        scratch = self._admin.with_suffix(".new")
-        scratch.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX)
-        with _private():
-            listener.bind(str(scratch))
-        scratch.chmod(0o600)
-        listener.listen()
-        scratch.replace(self._admin)
-        return listener
-
-    def _serve_admin(self, listener: socket.socket) -> None:
-        while True:
-            client, _ = listener.accept()
-            threading.Thread(target=self._answer_admin, args=(client,), daemon=True).start()
-
-    def _answer_admin(self, client: socket.socket) -> None:
-        """Passes one command on and the answer back; Ray Serve uses a connection for one command."""
-        with contextlib.suppress(OSError), client, socket.socket(socket.AF_UNIX) as haproxy:
-            client.settimeout(_SOCKET_TIMEOUT_S)
-            haproxy.settimeout(_SOCKET_TIMEOUT_S)
-            haproxy.connect(str(self._own_admin))
-            haproxy.sendall(client.makefile("rb").readline())
-            answer = haproxy.makefile("rb").read()
-            client.sendall(_PROCESS_ID.sub(b"Pid: %d" % os.getpid(), answer))
+    if config.startswith(_MARK):
+        return config
+    done: set[str] = set()
+    lines = list(_completed(config.splitlines(), environment, certificate, done))
+    missing = {"admin socket", "defaults", "metrics", "service", "stats", "no application"} - done
+    if missing:
+        raise FrontError(f"Ray Serve's configuration of HAProxy has no {', '.join(sorted(missing))} where it was expected")
+    return "\n".join([_MARK, *lines, ""])
 
 
-@contextlib.contextmanager
-def _private() -> Iterator[None]:
-    """Files that are made in the block are this user's alone."""
-    mask = os.umask(0o077)
-    try:
-        yield
-    finally:
-        os.umask(mask)
+def _completed(lines: list[str], environment: Mapping[str, str], certificate: Path | None, done: set[str]) -> Iterator[str]:
+    section = ""
+    has_applications = any(line.split()[:1] == ["use_backend"] for line in lines)
+    for line in lines:
+        section = line.strip() if _SECTION.fullmatch(line) else section
+        words = line.split()
+        if section == "global" and words[:2] == ["stats", "socket"]:
+            done.add("admin socket")
+            yield line.replace(" mode 666 ", " mode 600 ")
+        elif section == "defaults" and line.strip() == "mode http":
+            done.add("defaults")
+            yield line
+            yield from _defaults(environment)
+        elif section == "defaults" and (words[:2] == ["option", "abortonclose"] or words[:1] == ["errorfile"]):
+            # With abortonclose, a client that closes only its sending half after the request gets an error, not its answer.
+            # HAProxy cannot tell it from one that has left; to answer that one, too, costs milliseconds.
+            continue
+        elif section in {"frontend prometheus", "listen stats"} and words[:1] == ["bind"]:
+            done.add("metrics" if section == "frontend prometheus" else "stats")
+            yield f"    bind 127.0.0.1:{words[1].rpartition(':')[2]}"
+        elif section == "frontend http_frontend" and words[:1] == ["bind"]:
+            done.add("service")
+            yield from _service(words[1], environment, certificate)
+        elif section == "backend default_backend" and words[:4] == ["http-request", "return", "status", "404"]:
+            done.add("no application")
+            if not has_applications:
+                yield f"    http-request {_ABSENT} unless {{ path_beg /-/ }}"
+            yield f"    http-request {_UNKNOWN}"
+        else:
+            yield line
 
 
-def _key_of(certificate: Path) -> Path:
-    return certificate.with_name(f"{certificate.name}.key")
+def _defaults(environment: Mapping[str, str]) -> Iterator[str]:
+    yield f"    timeout http-request {_number(environment, HEADER_TIMEOUT, 10)}s"
+    # Otherwise HAProxy speaks HTTP/2 to each client that starts with it, and a connection with a hundred streams counts as one
+    # in the limit of connections.
+    yield "    option disable-h2-upgrade"
+    yield from (f"    http-error {error}" for error in _HTTP_ERRORS)
 
 
-def _values(arguments: list[str], option: str) -> list[str]:
-    """The words after an option, up to the next one."""
-    if option not in arguments:
-        return []
-    after = arguments[arguments.index(option) + 1 :]
-    end = next((index for index, word in enumerate(after) if word.startswith("-")), len(after))
-    return after[:end]
+def _service(ray_address: str, environment: Mapping[str, str], certificate: Path | None) -> Iterator[str]:
+    address, _, port = ray_address.rpartition(":")
+    tls = "" if certificate is None else f" ssl crt {certificate} alpn http/1.1 ssl-min-ver TLSv1.2"
+    yield f"    bind {_host(environment) or address}:{port}{tls}"
+    # HAProxy 2.8 reads 2**64 as 0, and what follows as the next request; the replica might not. So the connection ends, too.
+    too_long = _json(400, "bad_request", "the Content-Length is too long")
+    yield f"    http-request return {too_long} hdr connection close if {{ req.hdr(content-length),length gt 18 }}"
+    # Ray Serve would tell everyone the names and prefixes of its applications. Neither Ray nor the service asks for them here.
+    yield f"    http-request {_UNKNOWN} if {{ path -i /-/routes }}"
+    yield from _limits(environment)
+    # Ray Serve's own proxy, asked where no replica is known, knows of no application either in its first seconds. Each 404 of
+    # the application itself has this header.
+    yield f"    http-response {_ABSENT} if {{ status 404 }} !{{ res.hdr(x-model-version) -m found }}"
 
 
-def _without(arguments: list[str], *options: str) -> list[str]:
-    for option in options:
-        if option in arguments:
-            start = arguments.index(option)
-            arguments = arguments[:start] + arguments[start + 1 + len(_values(arguments, option)) :]
-    return arguments
+def _limits(environment: Mapping[str, str]) -> Iterator[str]:
+    connections = _number(environment, CONNECTIONS, 1024)
+    if connections == 0:
+        return
+    refusal = _json(429, "too_many_requests", f"more than {connections} connections at once from one address")
+    yield "    stick-table type ipv6 size 100k expire 2m store conn_cur"
+    yield "    tcp-request connection track-sc0 src"
+    yield f"    http-request return {refusal}{_RETRY} if {{ sc0_conn_cur gt {connections} }}"
 
 
-def _main(arguments: list[str], environment: Mapping[str, str]) -> int:
+def _host(environment: Mapping[str, str]) -> str:
+    host = environment.get(HOST, "")
+    if re.fullmatch(r"[0-9A-Za-z._-]*", host, re.ASCII) is None:
+        raise FrontError(f"{HOST} is {host!r}, which is no address")
+    return "*" if host == "0.0.0.0" else host  # noqa: S104 - whoever runs the service says so
+
+
+def _number(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name, "") or str(default)
+    if re.fullmatch(r"\d{1,6}", text, re.ASCII) is None:
+        raise FrontError(f"{name} is {text!r}, which is no whole number")
+    return int(text)
+
+
+def _combined_certificate(environment: Mapping[str, str], config: Path) -> Path | None:
+    """Chain and key in one file, as HAProxy wants them, readable by this user only; None where there is to be no TLS."""
+    certificate, key = environment.get(CERTIFICATE), environment.get(KEY)
+    if not certificate and not key:
+        return None
+    if not certificate or not key:
+        raise FrontError(f"{CERTIFICATE} and {KEY} go together")
+    combined = config.with_suffix(".pem")
+    combined.unlink(missing_ok=True)
+    with os.fdopen(os.open(combined, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(Path(certificate).read_bytes().rstrip() + b"\n" + Path(key).read_bytes())
+    return combined
+
+
+def _main(arguments: list[str], environment: Mapping[str, str]) -> None:
     binary = environment[BINARY]
-    if "-f" not in arguments:  # Ray asks for the version
-        os.execv(binary, [binary, *arguments])  # noqa: S606 - that is its purpose
-    front = Front(binary, arguments, environment)
-    return front.check() if "-c" in arguments else front.run()
+    if "-f" in arguments:
+        path = Path(arguments[arguments.index("-f") + 1])
+        hardened = harden(path.read_text(encoding="utf-8"), environment, _combined_certificate(environment, path))
+        scratch = path.with_suffix(f".{os.getpid()}")
+        scratch.write_text(hardened, encoding="utf-8")
+        scratch.replace(path)
+    os.execv(binary, [binary, *arguments])  # noqa: S606 - that is its purpose
 
 
 if __name__ == "__main__":
     try:
-        sys.exit(_main(sys.argv[1:], os.environ))
+        _main(sys.argv[1:], os.environ)
     except (FrontError, OSError, KeyError) as problem:
         sys.exit(f"HAProxy does not start: {type(problem).__name__}: {problem}")

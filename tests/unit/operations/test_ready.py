@@ -18,7 +18,7 @@ from support.certificates import write_certificate
 from support.serving import free_port
 
 from serve_app.errors import NotReadyError, SettingsError
-from serve_app.operations import haproxy_config as front
+from serve_app.operations import haproxy_front as front
 from serve_app.operations.ready import ask_ready
 
 

@@ -12,7 +12,7 @@ import pytest
 from serve_app.api.key_file import make_key
 from serve_app.config import PROJECT_ROOT, AccessSettings, Settings
 from serve_app.errors import KeysError, SettingsError
-from serve_app.operations import haproxy_config as front
+from serve_app.operations import haproxy_front as front
 from serve_app.operations.environment import set_environment
 from serve_app.operations.run import _check_access, _check_applications, _check_ray_token, _move_options_to_haproxy
 from serve_app.operations.serve_config import ServeConfig, read_serve_config
