@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 from serve_app.components.compiled import Components
 from serve_app.components.loading import load_components
@@ -19,35 +20,50 @@ from serve_app.exercise.published_model import PublishedModel, load_published_mo
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
-SHARED_SERVICES = ("server", "applications")
-"""Fixtures that start a real service for the tests of several modules."""
+SHARED_SERVICES = {
+    "server": ("test_api", "test_consistency", "test_drift_absent", "test_stress", "test_stopping"),
+    "applications": ("test_metrics", "test_own_tables", "test_release", "test_faults"),
+}
+"""Fixtures that start a real service for the tests of several modules of tests/integration, and which modules those are."""
 
 RowMaker = Callable[[int, int], list[dict[str, Any]]]
 
 
-@pytest.hookimpl(wrapper=True)  # runs before pytest-xdist's own hook, which reads the groups, whichever is registered first
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
-    """Orders the tests and distributes them over the processes of pytest-xdist.
+class _ByService(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives all tests that share a service to one process, and otherwise all tests of a module."""
 
-    Tests that share a service follow each other in one process, and the one that ends it comes last. The tests of any other
-    module stay together. What needs a service begins first, because it takes longest.
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid.partition("::")[0])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """The scheduler of pytest-xdist. Its own groups (``xdist_group``) do not work with pytest 9.2."""
+    return _ByService(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Orders the tests: what needs a service first, because it takes longest, and what ends a shared service after its others.
+
+    Raises:
+        pytest.UsageError: a test uses a shared service, but SHARED_SERVICES does not list its module.
     """
     for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(_group(item)))
+        for service in SHARED_SERVICES:
+            if service in getattr(item, "fixturenames", ()) and _group(item.location[0]) != service:
+                raise pytest.UsageError(f"{item.nodeid} uses {service!r}: list its module in SHARED_SERVICES")
     items.sort(key=_place)
-    return (yield)
 
 
-def _group(item: pytest.Item) -> str:
-    for service in SHARED_SERVICES:
-        if service in getattr(item, "fixturenames", ()):
-            return service
-    return item.location[0]
+def _group(path: str) -> str:
+    """The shared service of a module, or its path."""
+    name = Path(path).stem
+    found = [service for service, modules in SHARED_SERVICES.items() if name in modules and "integration" in Path(path).parts]
+    return found[0] if found else path
 
 
 def _place(item: pytest.Item) -> tuple[int, bool]:
-    group = _group(item)
+    group = _group(item.location[0])
     places = [*SHARED_SERVICES, "integration", "e2e"]
     found = [place for place, name in enumerate(places) if name == group or f"/{name}/" in group]
     return min(found, default=len(places)), item.get_closest_marker("ends_service") is not None

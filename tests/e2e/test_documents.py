@@ -92,7 +92,6 @@ def test_sigterm_to_make_and_ctrl_c_in_its_terminal_leave_no_process_behind(read
     reader.stop()
 
 
-@pytest.mark.xdist_group("serve run")
 @pytest.mark.parametrize("has_settings", [True, False])
 def test_serve_run_answers_the_same_with_and_without_the_settings_file(tmp_path: Path, has_settings: bool) -> None:
     commands = find_block("docs/running.md", "sh", "serve run")
