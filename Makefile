@@ -12,14 +12,15 @@ install-data: .venv/.installed-data
 run: .venv/.installed
 	@exec $(BIN)/python -m serve_app run
 
-# Unit tests and real services, in two processes, each with one thread: more would only wait for each other on two CPUs.
-# For a part of them: python -m pytest tests/unit
+# Unit tests in two processes, each with one thread: more would only wait for each other on two CPUs. Then real services, one test
+# at a time: they use both CPUs themselves. For a part of them: python -m pytest tests/unit
 test: .venv/.installed-dev data
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/unit
+	$(BIN)/python -m pytest tests/integration tests/e2e
 
 # Every command of the documents, as a reader types them; needs port 1313.
 test-slow: .venv/.installed-dev data
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -m slow
 
 # Runs the image and the cluster. Needs Docker with compose, and the image python:3.11-slim-bookworm or a registry to pull it from.
 test-docker: .venv/.installed-dev data

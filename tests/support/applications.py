@@ -50,7 +50,7 @@ ROOM = 6
 
 _SPLIT = {"wine", "mixed"}  # each Classifier is one more process to start
 _STAND_IN_ROWS = 5000
-_READY_TIMEOUT_S = 120
+_READY_TIMEOUT_S = 180
 # Ray's defaults are ten times as long. It forgets a gauge that is not set again within two reports; health checks set them.
 _REPORT_INTERVAL_MS = 2000
 _HEALTH_CHECK_PERIOD_S = 1.0
@@ -203,4 +203,7 @@ def _small_application(standard: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_ready(server: Server) -> bool:
-    return bool(requests.get(f"{server.url}/ready", timeout=10).status_code == requests.codes.ok)
+    try:  # while its replicas start, HAProxy holds a request for a while
+        return bool(requests.get(f"{server.url}/ready", timeout=10).status_code == requests.codes.ok)
+    except requests.RequestException:
+        return False
