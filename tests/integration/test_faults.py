@@ -64,4 +64,4 @@ def test_run_ends_by_itself_when_ray_dies(small_server: Server) -> None:
     assert small_server.process.wait(60) is not None
     _, alive = psutil.wait_procs(family, timeout=10)
     assert [process.name() for process in alive] == []
-    assert "raylet, which Ray cannot do without, has died" in small_server.log.read_text()
+    assert "raylet, which Ray needs, has died" in small_server.log.read_text()
