@@ -53,7 +53,7 @@ def test_run_refuses_a_keys_file_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "keys.json").write_text("{}")
     done = serve_app("run", "--keys", tmp_path / "keys.json")
     assert done.returncode == 1
-    assert "is no keys file" in done.stderr
+    assert "is not a keys file" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

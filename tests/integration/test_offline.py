@@ -84,7 +84,7 @@ def test_files_are_scored_as_requests_are_and_a_run_goes_on_where_it_was(
     (tmp_path / "out" / "_done" / "000001.json").unlink()
     second = run(tmp_path / "in", "--output", tmp_path / "out", "--components", folder, "--keep", "customer")
     assert second.returncode == 0, second.stderr
-    assert "3,001 rows in = 3,000 scored + 1 refused; 1 of 2 pieces were done before" in second.stdout
+    assert "3,001 rows in = 3,000 scored + 1 refused; 1 of 2 pieces had been done before" in second.stdout
     assert kept.stat().st_mtime_ns == before
     assert pq.read_table(lost).equals(content)
 
