@@ -17,7 +17,7 @@ from serve_app.errors import SettingsError
 from serve_app.operations import haproxy_front as front
 from serve_app.operations.ports import free_ports
 
-__all__ = ["allow_loopback_cluster", "read_environment", "set_environment"]
+__all__ = ["allow_loopback_cluster", "forget_proxies", "read_environment", "set_environment"]
 
 _FIRST_REPLICA_PORT = "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"
 _LAST_REPLICA_PORT = "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"
@@ -25,6 +25,14 @@ _STATISTICS_PORT = "RAY_SERVE_HAPROXY_STATS_PORT"
 _METRICS_PORT = "RAY_SERVE_HAPROXY_METRICS_PORT"
 _HAPROXY_THREADS = "RAY_SERVE_HAPROXY_NBTHREAD"
 _HAPROXY_BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
+_HAPROXY_FILES = {
+    "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",
+    "RAY_SERVE_HAPROXY_SOCKET_PATH": "admin.sock",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
+    "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": "metrics.sock",
+}
+_PROXIES = {"http_proxy", "https_proxy", "all_proxy", "grpc_proxy"}
 _FRONT = Path(front.__file__).resolve()
 
 
@@ -52,11 +60,12 @@ def read_environment(path: Path) -> dict[str, str]:
     return variables
 
 
-def set_environment(path: Path, *, is_cluster: bool = False) -> tuple[str, ...]:
+def set_environment(path: Path, folder: Path | None = None, *, is_cluster: bool = False) -> tuple[str, ...]:
     """Sets this process's environment; a variable that is set already keeps its value.
 
     Args:
         path: a file such as config/serve.env.
+        folder: for HAProxy's files; None leaves Ray Serve's default, which all users of the machine share.
         is_cluster: whether other machines belong to the cluster, or may.
 
     Returns:
@@ -68,7 +77,10 @@ def set_environment(path: Path, *, is_cluster: bool = False) -> tuple[str, ...]:
     """
     for name, value in read_environment(path).items():
         os.environ.setdefault(name, value)
+    forget_proxies()
     notes = _set_haproxy()
+    for variable, file in _HAPROXY_FILES.items() if folder is not None else ():
+        os.environ.setdefault(variable, str(folder / "haproxy" / file))
     # With Ray's fixed defaults, two services on one machine would take HAProxy's statistics and metrics ports from each other.
     # Replicas bind their HTTP ports with SO_REUSEPORT, so two services would share them and get each other's requests.
     ports = free_ports()
@@ -83,6 +95,12 @@ def set_environment(path: Path, *, is_cluster: bool = False) -> tuple[str, ...]:
         os.environ.setdefault("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", os.environ[_LAST_REPLICA_PORT])
         os.environ.setdefault("SERVE_SOCKET_REUSE_PORT_ENABLED", "0")
     return notes
+
+
+def forget_proxies() -> None:
+    """Removes the user's HTTP proxies: the service and its commands speak to loopback and to nodes of the cluster only."""
+    for name in [name for name in os.environ if name.lower() in _PROXIES]:
+        del os.environ[name]
 
 
 def allow_loopback_cluster() -> None:

@@ -42,7 +42,7 @@ _FORWARDED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, sig
 _ENDING = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)  # the soft stop, and the hard ones
 _START_TIMEOUT_S = 30
 _SHORT_LIFE_S = 1.0
-_MOST_SHORT_LIVES = 3
+_MOST_SHORT_LIVES = 5  # then something is wrong that a restart does not mend
 _POLL_INTERVAL_S = 0.005
 _SOCKET_TIMEOUT_S = 10
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
@@ -154,7 +154,7 @@ class Front:
     def _with_displaced(self) -> list[str]:
         """The arguments, so that HAProxy takes over from those that run already.
 
-        Ray Serve names them by ``-sf``, and by ``-x`` the socket to get the listening sockets from; here each has one of its own.
+        Ray Serve names them by ``-sf``, and by ``-x`` the socket to get the listening sockets from; here each has its own.
         """
         named = [int(word) for word in _values(self._arguments, "-sf")]
         displaced = [pid for pid in named or self._found() if self._is_front(pid)]

@@ -14,8 +14,10 @@ import psutil
 
 from serve_app.errors import StartError
 from serve_app.operations.environment import set_environment
+from serve_app.operations.lifetime import lifetime
 from serve_app.operations.process_tree import processes_under
 from serve_app.operations.ray_processes import CLUSTER_PORT, METRICS_PORT, ray_command, ray_start, running
+from serve_app.operations.stop_signals import StopSignals
 
 __all__ = ["join"]
 
@@ -24,29 +26,47 @@ _POLL_INTERVAL_S = 0.1
 _DRAIN_REQUEST_TIMEOUT_S = 10
 
 
-def join(head: str, environment: Path, num_cpus: int | None, drain_timeout_s: float, announce: Callable[[str], None]) -> None:
+def join(  # noqa: PLR0913 - each is a choice of the user
+    head: str,
+    environment: Path,
+    announce: Callable[[str, tuple[str, ...]], None],
+    *,
+    stop: StopSignals,
+    num_cpus: int | None = None,
+    drain_timeout_s: float = 30.0,
+) -> None:
     """Makes this machine a worker until a stop signal; then hands its replicas over and leaves.
 
     Args:
         head: the name or address of the head's machine.
         environment: a file of variables for Ray, the same as the head's.
+        announce: called with this node's address, and notes for the user, once it has joined.
+        stop: the stop signals.
         num_cpus: for replicas; None means all that this machine has.
         drain_timeout_s: how long it may take to hand the replicas over, and to answer the requests in flight.
-        announce: called with this node's address once it has joined.
 
     Raises:
         SettingsError: the environment file cannot be used.
         StartError: the head did not answer in time.
         ServiceDiedError: the head has gone, or Ray died; a supervisor of this process may start it again.
     """
-    set_environment(environment, is_cluster=True)
-    with running(drain_timeout_s, before_stop=lambda: _hand_over(head, drain_timeout_s)) as wait_for_the_end:
-        address = _wait_for_head(head)
-        cpus = [] if num_cpus is None else [f"--num-cpus={num_cpus}"]
-        metrics = f"--metrics-export-port={METRICS_PORT}"
-        ray_start(f"--address={head}:{CLUSTER_PORT}", f"--node-ip-address={address}", *cpus, metrics)
-        announce(address)
-        wait_for_the_end()
+    with lifetime(stop) as service:
+        notes = (*service.notes, *set_environment(environment, service.folder, is_cluster=True))
+        with running(
+            stop, service.guard_pid, drain_timeout_s, before_stop=lambda: _hand_over(head, drain_timeout_s)
+        ) as wait_for_the_end:
+            address = _wait_for_head(head)
+            ray_start(
+                f"--address={head}:{CLUSTER_PORT}",
+                f"--node-ip-address={address}",
+                f"--metrics-export-port={METRICS_PORT}",
+                f"--temp-dir={service.folder / 'ray'}",
+                *([] if num_cpus is None else [f"--num-cpus={num_cpus}"]),
+            )
+            service.announce(f"{head}:{CLUSTER_PORT}")
+            stop.is_serving = True
+            announce(address, notes)
+            wait_for_the_end()
 
 
 def _wait_for_head(head: str) -> str:

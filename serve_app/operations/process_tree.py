@@ -33,13 +33,14 @@ def processes_under(parent: psutil.Process, name: str) -> list[psutil.Process]:
     return found
 
 
-def stop_all(before_stop: Callable[[], object]) -> None:
-    """Shuts Ray down, and ends every process below this one.
+def stop_all(before_stop: Callable[[], object], guard_pid: int) -> None:
+    """Shuts Ray down, and ends every process below this one but the guard.
 
     Args:
         before_stop: called first; its errors are ignored.
+        guard_pid: the guard's process.
     """
-    ours = psutil.Process().children(recursive=True)
+    ours = [process for process in psutil.Process().children(recursive=True) if process.pid != guard_pid]
     # Ray prints that its controller was killed, which is intended; and whatever goes wrong in Ray now, the processes must end.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
         before_stop()
@@ -47,7 +48,8 @@ def stop_all(before_stop: Callable[[], object]) -> None:
             sys.modules["ray"].shutdown()
     for process in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.terminate()
+            if process.pid != guard_pid:
+                process.terminate()
     _, left = psutil.wait_procs(ours, timeout=_STOP_TIMEOUT_S)
     for process in left:
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from serve_app.errors import ServiceDiedError, StartError
 from serve_app.operations.haproxy_admin import drain_http
 from serve_app.operations.process_tree import adopt_orphans, processes_under, stop_all
 from serve_app.operations.ray_token import make_token
-from serve_app.operations.stop_signals import StopSignal, on_stop_signals, raise_stop_signal, stop_requested
+from serve_app.operations.stop_signals import StopSignals
 
 __all__ = ["CLUSTER_PORT", "METRICS_PORT", "address", "ray_command", "ray_start", "running", "start_alone", "start_head"]
 
@@ -32,36 +31,42 @@ METRICS_PORT = 8080
 """The port of Ray's metrics on each node of a cluster, for Prometheus."""
 _REDIS_PASSWORD_FILE = "SERVE_APP_REDIS_PASSWORD_FILE"  # noqa: S105 - the name of a variable
 _START_TIMEOUT_S = 120
+_POLL_INTERVAL_S = 0.5
 _STACK_TRACE = re.compile(r"\) \[0x[0-9a-f]+\]|StackTrace")
 
 
 @contextlib.contextmanager
-def running(drain_timeout_s: float, before_stop: Callable[[], object] = lambda: None) -> Iterator[Callable[[], None]]:
-    """A block in which Ray's processes may be started; all of them stop when it ends, or when a stop signal ends it.
+def running(
+    stop: StopSignals, guard_pid: int, drain_timeout_s: float, before_stop: Callable[[], object] = lambda: None
+) -> Iterator[Callable[[], None]]:
+    """A block in which Ray's processes may be started; all of them stop when it ends.
 
     HTTP stops first: it accepts no more connections and answers the requests in flight. Yields a function that waits for a stop
     signal and raises ServiceDiedError if Ray dies.
 
     Args:
+        stop: the stop signals.
+        guard_pid: the process below this one that ends last, by itself.
         drain_timeout_s: how long the requests in flight may take.
         before_stop: called when HTTP has stopped and Ray still runs.
     """
     adopt_orphans()
-    stop_requested.clear()
-    with contextlib.suppress(StopSignal):
-        on_stop_signals(raise_stop_signal)
+    try:
+        yield lambda: _wait_for_the_end(stop)
+    finally:
+        stop.is_serving = True  # from now on a signal must not cut the end short
         try:
-            yield _wait_for_the_end
+            drain_http(drain_timeout_s)
         finally:
-            on_stop_signals(signal.SIG_IGN)  # stopping has begun; a second Ctrl-C must not cut it short
-            try:
-                drain_http(drain_timeout_s)
-            finally:
-                stop_all(before_stop)
+            stop_all(before_stop, guard_pid)
 
 
-def start_alone(metrics_port: int | None = None) -> str:
+def start_alone(folder: Path, metrics_port: int | None = None) -> str:
     """Starts Ray for this machine only, connects to it, and returns the address of its dashboard.
+
+    Args:
+        folder: for Ray's files; Ray makes its own folder writable for all users, so this one must not be.
+        metrics_port: for Prometheus; None leaves the choice to Ray.
 
     Raises:
         StartError: it did not start.
@@ -78,19 +83,20 @@ def start_alone(metrics_port: int | None = None) -> str:
             log_to_driver=False,
             logging_level="error",
             _metrics_export_port=metrics_port,
+            _temp_dir=str(folder / "ray"),
         )
     except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
         raise StartError(f"Ray did not start: {_last_line(str(error))}") from error
-    on_stop_signals(raise_stop_signal)  # again: Ray has just installed its own handler of SIGTERM
     return str(context.dashboard_url)
 
 
-def start_head(node_host: str | None, metrics_port: int | None = None) -> str:
+def start_head(folder: Path, node_host: str | None, metrics_port: int | None = None) -> str:
     """Starts Ray as the head of a cluster, connects to it, and returns the address of its dashboard.
 
     The head runs no replicas, so that none is lost with it.
 
     Args:
+        folder: for Ray's files, as in ``start_alone``.
         node_host: this machine's name or address in the network that the nodes share; None leaves the choice to Ray.
         metrics_port: for Prometheus.
 
@@ -100,13 +106,18 @@ def start_head(node_host: str | None, metrics_port: int | None = None) -> str:
     import ray
 
     make_token()
-    address = [f"--node-ip-address={socket.gethostbyname(node_host)}"] if node_host else []
-    # The dashboard and all of Ray's ports are open to the cluster's network; each requires the token.
-    everyone = "--dashboard-host=0.0.0.0"
-    metrics = f"--metrics-export-port={metrics_port or METRICS_PORT}"
-    ray_start("--head", f"--port={CLUSTER_PORT}", "--num-cpus=0", everyone, *address, *_redis_options(), metrics)
-    context = ray.init(address="auto", namespace="serve", log_to_driver=False, logging_level="error")
-    on_stop_signals(raise_stop_signal)
+    host = socket.gethostbyname(node_host) if node_host else ray.util.get_node_ip_address()
+    ray_start(
+        "--head",
+        f"--node-ip-address={host}",
+        f"--port={CLUSTER_PORT}",
+        "--num-cpus=0",
+        "--dashboard-host=0.0.0.0",  # like all of Ray's ports open to the cluster's network; each requires the token
+        f"--metrics-export-port={metrics_port or METRICS_PORT}",
+        f"--temp-dir={folder / 'ray'}",
+        *_redis_options(),
+    )
+    context = ray.init(address=f"{host}:{CLUSTER_PORT}", namespace="serve", log_to_driver=False, logging_level="error")
     return str(context.dashboard_url)
 
 
@@ -158,14 +169,14 @@ def _last_line(output: str) -> str:
     return lines[-1] if lines else "it gave no reason"
 
 
-def _wait_for_the_end() -> None:
+def _wait_for_the_end(stop: StopSignals) -> None:
     """Returns on a stop signal.
 
     Raises:
         ServiceDiedError: a process that Ray needs has died; a supervisor of this process may start the service again.
     """
     core = {process: name for name in ("raylet", "gcs_server") for process in processes_under(psutil.Process(), name)}
-    while not stop_requested.is_set():
-        gone, _ = psutil.wait_procs(core, timeout=1.0)
+    while not stop.requested.wait(_POLL_INTERVAL_S):
+        gone, _ = psutil.wait_procs(core, timeout=0)
         if gone:
             raise ServiceDiedError(f"{core[gone[0]]}, which Ray needs, has died")

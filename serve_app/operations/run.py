@@ -22,14 +22,16 @@ import yaml
 
 from serve_app.api.key_file import read_keys
 from serve_app.components.loading import load_served_components, trust_of, verify_files
-from serve_app.config import Settings, resolve_path
+from serve_app.config import resolve_path
 from serve_app.errors import NotReadyError, SettingsError, StartError
 from serve_app.operations import haproxy_config as front
 from serve_app.operations.environment import set_environment
+from serve_app.operations.lifetime import lifetime
 from serve_app.operations.ports import check_port
 from serve_app.operations.ray_processes import address, running, start_alone
 from serve_app.operations.ready import ask_ready_at, service_url
 from serve_app.operations.serve_config import Overrides, ServeConfig, read_serve_config
+from serve_app.operations.stop_signals import StopSignals
 
 __all__ = ["Service", "run_service"]
 
@@ -54,7 +56,8 @@ def run_service(  # noqa: PLR0913 - each is a choice of the user
     announce: Callable[[Service], None],
     overrides: Overrides = Overrides(),  # noqa: B008 - it is immutable
     *,
-    start_ray: Callable[[], str] = start_alone,
+    stop: StopSignals,
+    start_ray: Callable[[Path], str] = start_alone,
     is_cluster: bool = False,
     drain_timeout_s: float = 30.0,
 ) -> None:
@@ -65,7 +68,8 @@ def run_service(  # noqa: PLR0913 - each is a choice of the user
         environment: a file of variables for Ray; a variable that is set already keeps its value.
         announce: called once, when the service answers.
         overrides: values that replace those of the config.
-        start_ray: starts Ray and returns the address of its dashboard.
+        stop: the stop signals.
+        start_ray: starts Ray with its files in a folder, and returns the address of its dashboard.
         is_cluster: whether replicas run on other machines too.
         drain_timeout_s: how long the requests in flight may take at the end.
 
@@ -77,23 +81,31 @@ def run_service(  # noqa: PLR0913 - each is a choice of the user
         ServiceDiedError: Ray ended by itself.
     """
     settings = read_serve_config(config).overridden(overrides)
-    notes = set_environment(environment, is_cluster=is_cluster)
-    check_port(settings.http_options.host, settings.http_options.port)
     _check_applications(settings)
-    settings.check_ray_options()
-    applications = [application.args for application in settings.applications]
-    warnings = (*_check_access(settings.http_options.host, applications), *_check_ray_token())
-    url = service_url(settings.http_options)
-    deployed = _move_options_to_haproxy(settings, is_cluster=is_cluster)
-    # Loading components takes seconds, and so does starting Ray: both happen at once.
-    with running(drain_timeout_s) as wait_for_the_end, ThreadPoolExecutor(max_workers=1) as loader:
-        loaded = loader.submit(lambda: list(map(load_served_components, applications)))
-        dashboard = start_ray()
-        loaded.result()
-        _deploy(deployed)
-        _wait_until_ready(url)
-        announce(Service(url, f"http://{dashboard}", address(), notes, warnings))
-        wait_for_the_end()
+    warnings = _check_access(settings)
+    with lifetime(stop, config=config.resolve(), port=settings.http_options.port) as service:
+        notes = (*service.notes, *set_environment(environment, service.folder, is_cluster=is_cluster))
+        check_port(settings.http_options.host, settings.http_options.port)
+        settings.check_ray_options()
+        warnings = (*warnings, *_check_ray_token())
+        url = service_url(settings.http_options)
+        deployed = _move_options_to_haproxy(settings, is_cluster=is_cluster)
+        applications = [application.args for application in settings.applications]
+        # Loading components takes seconds, and so does starting Ray: both happen at once.
+        with (
+            running(stop, service.guard_pid, drain_timeout_s) as wait_for_the_end,
+            ThreadPoolExecutor(max_workers=1) as loader,
+        ):
+            loaded = loader.submit(lambda: list(map(load_served_components, applications)))
+            dashboard = start_ray(service.folder)
+            stop.install()  # again: Ray has just installed its own handler of SIGTERM
+            loaded.result()
+            _deploy(deployed)
+            _wait_until_ready(url)
+            stop.is_serving = True
+            service.announce(address())
+            announce(Service(url, f"http://{dashboard}", address(), notes, warnings))
+            wait_for_the_end()
 
 
 def _check_applications(config: ServeConfig) -> None:
@@ -110,18 +122,19 @@ def _check_applications(config: ServeConfig) -> None:
         verify_files(resolve_path(settings.components), trust_of(settings))
 
 
-def _check_access(host: str, applications: list[Settings]) -> tuple[str, ...]:
+def _check_access(config: ServeConfig) -> tuple[str, ...]:
     """Warnings about who can use the service.
 
     Raises:
         KeysError: a keys file that the config names cannot be used.
     """
-    is_open = False
-    for settings in applications:
-        if settings.access.keys_file is None:
+    host, is_open = config.http_options.host, False
+    for application in config.applications:
+        keys_file = application.args.access.keys_file
+        if keys_file is None:
             is_open = True
         else:
-            read_keys(resolve_path(settings.access.keys_file))
+            read_keys(resolve_path(keys_file))
     if not is_open or _is_loopback(host):
         return ()
     warning = (

@@ -1,31 +1,62 @@
-"""SIGINT, SIGTERM and SIGHUP as an exception and an event."""
+"""SIGINT, SIGTERM and SIGHUP: a stop at once while the service starts, a request to stop once it answers.
+
+Owns what a signal does. A separate thread waits for signals, because the main thread is in Ray's code for seconds at a time,
+where an exception ends as a stack trace or a crash. The thread learns of signals by the wake-up file descriptor, to which
+Python's C code writes at once.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
 
-__all__ = ["StopSignal", "on_stop_signals", "raise_stop_signal", "stop_requested"]
+__all__ = ["StopSignals"]
+
+_NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class StopSignal(BaseException):
-    """SIGINT, SIGTERM or SIGHUP arrived; not an Exception, so that no code on the way handles it as an error."""
+class StopSignals:
+    """What stop signals do from now on; of the process, so there is one.
+
+    ``requested`` is set by a signal once ``is_serving`` is; before, ``leave`` is called, which never returns.
+    """
+
+    def __init__(self) -> None:
+        self.requested = threading.Event()
+        self.is_serving = False
+        self.leave: Callable[[], None] = _leave
+        self._reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        self.install()
+        threading.Thread(target=self._watch, daemon=True, name="stop signals").start()
+
+    def install(self) -> None:
+        """Handles the signals, again after Ray has installed handlers of its own; an ignored SIGHUP (nohup) stays ignored."""
+        for number in _NUMBERS:
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _do_nothing)
+
+    def _watch(self) -> None:
+        while True:
+            (number,) = os.read(self._reader, 1)
+            if number in _NUMBERS:
+                if not self.is_serving:
+                    self.leave()
+                self.requested.set()
 
 
-stop_requested = threading.Event()
-"""Set by a stop signal. Its exception alone is not enough: it may be raised in code that swallows exceptions."""
+def _do_nothing(_number: int, _frame: FrameType | None) -> None:
+    """The thread does it."""
 
 
-def raise_stop_signal(_number: int, _frame: FrameType | None) -> None:
-    """A signal handler that raises StopSignal."""
-    stop_requested.set()
-    raise StopSignal
-
-
-def on_stop_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
-    """Installs a handler for SIGINT, SIGTERM and SIGHUP; an ignored SIGHUP (nohup) stays ignored."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, handler)
+def _leave() -> None:
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+    os.write(1, b"Stopped.\n")
+    os._exit(0)
