@@ -84,7 +84,7 @@ def score_table(table: Path, target: str, components: Components) -> tuple[NDArr
         rows = list(csv.DictReader(file))
     body = msgspec.json.encode([{name: row[name] or None for name in names} for row in rows])
     values = np.concatenate([chunk.values for chunk in components.parser(max_rows=len(rows)).chunks(body)])
-    probabilities = components.scorer.score(components.encoder.encode(values))[:, 1]
+    probabilities = components.score(values)[:, 1]
     positive = str(components.manifest.classes[1])
     return np.array([row[target] == positive for row in rows]), probabilities
 

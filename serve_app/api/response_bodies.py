@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from serve_app.api.service import Described
 from serve_app.components.compiled import Components
 from serve_app.components.manifest import Manifest
 from serve_app.scoring.schema import Schema
+from serve_app.serving.drift_window import WindowDrift
 from serve_app.serving.rollout import RolloutDescription
 
 __all__ = ["DriftBody", "HealthBody", "ModelBody", "ReadyBody", "drift_body", "model_body"]
@@ -95,6 +95,6 @@ def model_body(components: Components, rollout: RolloutDescription) -> ModelBody
     )
 
 
-def drift_body(manifest: Manifest, report: Described) -> DriftBody:
+def drift_body(manifest: Manifest, report: WindowDrift) -> DriftBody:
     """The body of ``GET /drift``."""
     return msgspec.convert({"model": manifest.name, "version": manifest.version, **msgspec.to_builtins(report)}, DriftBody)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
-
-import msgspec
+from typing import Protocol
 
 from serve_app.config import Settings
+from serve_app.serving.drift_window import WindowDrift
 from serve_app.serving.pipeline import Pipeline
 from serve_app.serving.rollout import RolloutDescription
 
-__all__ = ["Described", "Service"]
-
-Described = Mapping[str, Any] | msgspec.Struct
-"""A report that is shown as JSON."""
+__all__ = ["Service"]
 
 
 class Service(Protocol):
@@ -46,7 +41,7 @@ class Service(Protocol):
         """Whether another model version answers than the one that should serve, which cannot be used."""
         ...
 
-    async def drift(self) -> Described | None:
+    async def drift(self) -> WindowDrift | None:
         """How far recent rows have moved from the training rows; None if the manifest does not describe those."""
         ...
 

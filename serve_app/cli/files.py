@@ -128,11 +128,10 @@ def drift(source: str, out: Path, components: Path) -> None:
         raise TableError(f"{source}: none of {refused:,} rows can be scored")
     found = compare(loaded.manifest.distribution, counts)
     table = Table("column", "PSI", "", "missing", "in training")
-    table.add_row("(score)", f"{found['score']['psi']:.4f}", found["score"]["verdict"], "", "")
-    for name, one in sorted(found["columns"].items(), key=lambda item: -item[1]["psi"]):
-        table.add_row(
-            escape(name), f"{one['psi']:.4f}", one["verdict"], f"{one['missing']:.2%}", f"{one['missing_in_training']:.2%}"
-        )
+    if found.score is not None:
+        table.add_row("(score)", f"{found.score.psi:.4f}", found.score.verdict, "", "")
+    for name, one in sorted(found.columns.items(), key=lambda item: -item[1].psi):
+        table.add_row(escape(name), f"{one.psi:.4f}", one.verdict, f"{one.missing:.2%}", f"{one.missing_in_training:.2%}")
     console.print(table)
     console.print(f"{counts.rows:,} rows{f', and {refused:,} more that were refused' if refused else ''}")
     console.print(write_drift_report(out, loaded.manifest, found))

@@ -1,4 +1,8 @@
-"""Fitted estimators compiled for serving."""
+"""Fitted estimators compiled for serving: a feature encoder and a scorer.
+
+Owns the comparison of the estimators with the manifest. Reads no file and does not verify that the compiled scorer is right:
+that is the business of ``loading``.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +24,14 @@ from serve_app.scoring.scorers import Scorer, compile_scorer
 
 __all__ = ["Components", "compile_components", "compile_draft", "numeric_fits"]
 
-_RAW_MAX_MAGNITUDE = 1e38  # trees see numbers in single precision
+_RAW_MAX_MAGNITUDE = 1e38  # trees compare numbers in single precision
 
 
 @dataclass(frozen=True)
 class Components:
-    """Verified components, compiled for serving.
+    """Components compiled for serving.
 
-    ``digest`` is the SHA-256 of the manifest, which holds those of the files: it stands for all of them.
+    ``digest`` is the SHA-256 of the manifest, which contains the digests of the files, so it identifies all of them.
     """
 
     manifest: Manifest
@@ -35,7 +39,7 @@ class Components:
     encoder: FeatureEncoder
     scorer: Scorer
     model: Any
-    """The fitted estimator itself, for whoever explains its answers."""
+    """The fitted estimator itself; explanations need it."""
 
     @property
     def version_label(self) -> str:
@@ -47,9 +51,13 @@ class Components:
         return f"{version}{'.' if '+' in version else '+'}{self.digest[:8]}"
 
     def parser(self, max_rows: int, **limits: int) -> RowParser:
-        """A reader of rows for these components; ``limits`` are the other ones of RowParser."""
-        most = _RAW_MAX_MAGNITUDE if self.manifest.is_raw else self.encoder.max_magnitude
-        return RowParser(self.encoder.columns, max_magnitude=most, max_rows=max_rows, **limits)
+        """A parser of rows for these components; ``limits`` are further limits of RowParser."""
+        max_magnitude = _RAW_MAX_MAGNITUDE if self.manifest.is_raw else self.encoder.max_magnitude
+        return RowParser(self.encoder.columns, max_magnitude=max_magnitude, max_rows=max_rows, **limits)
+
+    def score(self, values: Array) -> Array:
+        """Probabilities of shape (rows, classes) for a values array of shape (rows, selected columns)."""
+        return self.scorer.score(self.encoder.encode(values))
 
     @property
     def feature_means(self) -> Array | None:
@@ -58,12 +66,12 @@ class Components:
         return None if means is msgspec.UNSET else np.array(means)
 
     def golden_values(self) -> tuple[Array, Array]:
-        """The golden rows as a values array, and their probabilities."""
+        """The golden rows as a values array of shape (rows, selected columns), and their probabilities."""
         return golden_arrays(self.parser(max_rows=len(self.manifest.golden)), self.manifest.golden)
 
 
 def compile_draft(draft: Draft) -> Components:
-    """A draft as it would score once saved, without a digest.
+    """A draft as it would score once it is saved; its digest is empty.
 
     Raises:
         ComponentsError: the estimators do not fit the manifest.
@@ -72,7 +80,7 @@ def compile_draft(draft: Draft) -> Components:
 
 
 def numeric_fits(numeric: Sequence[Column], imputer: Any, scaler: Any) -> dict[str, NumericFit]:
-    """What an imputer and a scaler, fitted on these columns, learned of each of them."""
+    """What an imputer and a scaler have learned about the columns that they were fitted on, by name."""
     learned = zip(numeric, imputer.statistics_, scaler.mean_, scaler.scale_, strict=True)
     return {
         column.name: NumericFit(imputed=float(imputed), mean=float(mean), scale=float(scale))
@@ -81,10 +89,10 @@ def numeric_fits(numeric: Sequence[Column], imputer: Any, scaler: Any) -> dict[s
 
 
 def compile_components(manifest: Manifest, digest: str, imputer: Any, scaler: Any, model: Any) -> Components:
-    """Estimators compiled to a feature encoder and a scorer.
+    """Compiles estimators to a feature encoder and a scorer.
 
     Raises:
-        ComponentsError: they were fitted on other columns or classes than the manifest says.
+        ComponentsError: they were fitted on other columns or classes than those in the manifest.
     """
     numeric = [column.name for column in manifest.schema.numeric]
     names = [feature.name for feature in manifest.features]
@@ -93,9 +101,9 @@ def compile_components(manifest: Manifest, digest: str, imputer: Any, scaler: An
             continue
         fitted_on = getattr(estimator, "feature_names_in_", None) if manifest.is_raw else estimator.feature_names_in_
         if len(expected) != estimator.n_features_in_ or (fitted_on is not None and list(fitted_on) != expected):
-            raise ComponentsError(f"{part}.pkl", "was fitted on other columns than the manifest says")
+            raise ComponentsError(f"{part}.pkl", "was fitted on other columns than those in the manifest")
     if [str(label) for label in model.classes_] != [str(label) for label in manifest.classes]:
-        raise ComponentsError("model.pkl", "was fitted on other classes than the manifest says")
+        raise ComponentsError("model.pkl", "was fitted on other classes than those in the manifest")
     columns = in_selected_order(manifest)
     if manifest.is_raw:
         fits = {column.name: NumericFit(imputed=np.nan, mean=0.0, scale=1.0) for column in columns}

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from serve_app.components.golden_rows import GOLDEN_ROWS
 from serve_app.components.manifest import Draft, Manifest
 from serve_app.config import PROJECT_ROOT
 from serve_app.scoring.schema import Column, Feature, Kind, Schema, UnknownPolicy
@@ -19,7 +20,6 @@ from serve_app.scoring.schema import Column, Feature, Kind, Schema, UnknownPolic
 __all__ = ["REFERENCE_FILE", "PublishedModel", "draft_reference", "load_published_model"]
 
 REFERENCE_FILE = PROJECT_ROOT / "data" / "reference" / "glm26.json"
-_GOLDEN_ROWS = 20
 _GOLDEN_SEED = 26
 
 
@@ -128,7 +128,7 @@ def _golden_rows(published: PublishedModel) -> list[dict[str, Any]]:
     """Rows over the whole range of each column; some cells are null, and some amounts are strings in brackets."""
     random = np.random.default_rng(_GOLDEN_SEED)
     rows = []
-    for number in range(_GOLDEN_ROWS):
+    for number in range(GOLDEN_ROWS):
         row: dict[str, Any] = {}
         for name in published.columns:
             if name in published.categorical:

@@ -96,7 +96,7 @@ def _draw_sample(random: np.random.Generator, published: PublishedModel, model: 
     values = np.column_stack([_draw_column(random, published, column, rows) for column in columns])
     # Scored as the rows of a request are: nulls imputed, a missing category as the baseline.
     selected = [columns.index(column) for column in model.encoder.columns]
-    probabilities = model.scorer.score(model.encoder.encode(values[:, selected]))
+    probabilities = model.score(values[:, selected])
     return _Sample(values, random.random(rows) < probabilities[:, 1])
 
 

@@ -6,7 +6,8 @@ from serve_app.components.compiled import Components
 from serve_app.errors import TableError
 from serve_app.offline.pieces import file_system, plan, records
 from serve_app.offline.read_rows import ROWS_AT_ONCE, batches, read_rows
-from serve_app.scoring.drift import Counts, scores_of
+from serve_app.scoring.distribution import scores_of
+from serve_app.scoring.drift_counts import Counts
 
 __all__ = ["count_files"]
 

@@ -71,8 +71,7 @@ def _expect(content: bytes, components: Components) -> Expectations:
     problems = [problem for chunk in chunks for problem in chunk.problems]
     if problems:
         raise InvalidRowsError(problems)
-    matrix = components.encoder.encode(np.concatenate([chunk.values for chunk in chunks]))
-    probabilities = components.scorer.score(matrix)
+    probabilities = components.score(np.concatenate([chunk.values for chunk in chunks]))
     classes = predicted_class_indices(probabilities, manifest.threshold).tolist()
     return Expectations(
         model=ExpectedModel(manifest.name, manifest.version, components.digest),

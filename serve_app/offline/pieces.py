@@ -22,6 +22,7 @@ import msgspec
 from serve_app.errors import TableError
 from serve_app.offline.csv_records import csv_ends, csv_records, line_ends
 from serve_app.scoring.cells import cell_text
+from serve_app.scoring.separators import find_separator
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -36,16 +37,17 @@ Numbered = tuple[int, Record]
 """A row with its number in the file, from 0."""
 PIECE_BYTES = 8 * 1024 * 1024
 _HEADER_BYTES = 1024 * 1024
+_SNIFFED_BYTES = 64 * 1024
 _ROWS_AT_ONCE = 4096
-_SUFFIXES: dict[str, Format] = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_SUFFIXES: dict[str, Format] = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
 class Piece(msgspec.Struct, frozen=True):
     """Some rows of one file: the bytes from ``start`` to ``end``, or the Parquet row groups with these numbers.
 
     ``name`` is the stem of its output files. ``first_row`` is the number of its first row in the file, from 0; blank lines
-    count, a header does not. ``header`` holds the columns of a CSV file. ``file_bytes`` and ``changed_ns`` show whether the
-    file has been replaced since.
+    count, a header does not. ``header`` holds the columns of a CSV file, ``separator`` the character between its cells.
+    ``file_bytes`` and ``changed_ns`` show whether the file has been replaced since.
     """
 
     name: str
@@ -57,19 +59,21 @@ class Piece(msgspec.Struct, frozen=True):
     header: tuple[str, ...] = ()
     file_bytes: int | None = None
     changed_ns: int | None = None
+    separator: str = ","
 
 
 class _Cut(NamedTuple):
-    """Where a piece starts and ends (in bytes or row groups), the number of its first row, and a CSV file's columns."""
+    """Where a piece starts and ends (in bytes or row groups), and what Piece says about it."""
 
     start: int
     end: int
     first_row: int
     header: tuple[str, ...] = ()
+    separator: str = ","
 
 
 def plan(source: str, *, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
-    """The pieces of a file, or of all .csv, .jsonl, .ndjson and .parquet files below a folder, in the order of their paths.
+    """The pieces of a file, or of all .csv, .tsv, .jsonl, .ndjson and .parquet files below a folder, ordered by path.
 
     Raises:
         TableError: there are no rows, or a file cannot be read.
@@ -88,11 +92,12 @@ def plan(source: str, *, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
                 continue
             cut = {"csv": _cut_csv, "jsonl": _cut_lines, "parquet": _cut_parquet}[form]
             for one in cut(system, file.path, piece_bytes):
-                pieces.append(Piece(f"{len(pieces):06d}", file.path, form, *one, file.size, file.mtime_ns))
+                name = f"{len(pieces):06d}"
+                pieces.append(Piece(name, file.path, form, *one[:4], file.size, file.mtime_ns, one.separator))
     except (OSError, ArrowException) as error:
         raise TableError(f"{source} cannot be read: {error}") from error
     if not pieces:
-        raise TableError(f"{source} holds no rows in files that end in {', '.join(_SUFFIXES)}")
+        raise TableError(f"{source} holds no rows in files that end in {', '.join(_SUFFIXES)}; unpack compressed files first")
     return pieces
 
 
@@ -110,7 +115,7 @@ def records(system: FileSystem, piece: Piece, columns: Sequence[str]) -> Iterato
                 yield number, line
         return
     places = [(name, piece.header.index(name)) for name in columns if name in piece.header]
-    for number, cells in enumerate(csv_records(content), piece.first_row):
+    for number, cells in enumerate(csv_records(content, piece.separator), piece.first_row):
         if cells is None:
             yield number, "a quote opens a cell and does not close"
         elif len(cells) == len(piece.header):
@@ -155,16 +160,17 @@ def _cut_csv(system: FileSystem, path: str, piece_bytes: int) -> Iterator[_Cut]:
     with system.open_input_file(path) as file:
         head = file.read(_HEADER_BYTES)
     bom_bytes = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
-    ends, stray = csv_ends(head[bom_bytes:], is_all=True)
+    separator = find_separator(head[bom_bytes:_SNIFFED_BYTES].decode(errors="replace"))
+    ends, stray = csv_ends(head[bom_bytes:], separator, is_all=True)
     if stray[:1] == [0]:
         raise TableError(f"{path}: a quote in the header does not close")
     start = bom_bytes + int(ends[0]) + 1 if len(ends) else len(head)
     try:
-        names = tuple(next(csv.reader(io.StringIO(head[bom_bytes:start].decode(), newline="")), ()))
+        names = tuple(next(csv.reader(io.StringIO(head[bom_bytes:start].decode(), newline=""), delimiter=separator), ()))
     except UnicodeDecodeError as error:
-        raise TableError(f"{path}: the header is not in UTF-8: {error}") from error
-    for cut in _cut_lines(system, path, piece_bytes, start=start, is_csv=True):
-        yield cut._replace(header=names)
+        raise TableError(f"{path}: the header is not in UTF-8, the encoding that scoring reads: {error}") from error
+    for cut in _cut_lines(system, path, piece_bytes, start=start, separator=separator):
+        yield cut._replace(header=names, separator=separator)
 
 
 def _cut_parquet(system: FileSystem, path: str, piece_bytes: int) -> Iterator[_Cut]:
@@ -181,8 +187,13 @@ def _cut_parquet(system: FileSystem, path: str, piece_bytes: int) -> Iterator[_C
             start, first_row, held, rows = number + 1, first_row + rows, 0, 0
 
 
-def _cut_lines(system: FileSystem, path: str, piece_bytes: int, *, start: int = 0, is_csv: bool = False) -> Iterator[_Cut]:
-    """Pieces of about the given size that end where a record ends; ``start`` is the first byte after a header."""
+def _cut_lines(
+    system: FileSystem, path: str, piece_bytes: int, *, start: int = 0, separator: str | None = None
+) -> Iterator[_Cut]:
+    """Pieces of about the given size that end where a record ends.
+
+    ``start`` is the first byte after a header, ``separator`` that of a CSV file.
+    """
     with system.open_input_file(path) as file:
         size = file.size()
         begin, first_row, length = start, 0, piece_bytes
@@ -192,7 +203,7 @@ def _cut_lines(system: FileSystem, path: str, piece_bytes: int, *, start: int = 
             if len(content) < length or begin + length >= size:  # the rest is one piece, with or without a line end
                 yield _Cut(begin, size, first_row)
                 return
-            ends = csv_ends(content, is_all=False)[0] if is_csv else line_ends(content)
+            ends = line_ends(content) if separator is None else csv_ends(content, separator, is_all=False)[0]
             if len(ends):
                 end = begin + int(ends[-1]) + 1
                 yield _Cut(begin, end, first_row)

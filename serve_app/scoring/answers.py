@@ -1,6 +1,6 @@
-"""From probabilities to the JSON of an answer: one object per row, in order.
+"""From probabilities to the JSON of the answers: one object per row, in order.
 
-Owns the answer's fields. Knows no HTTP and no model; floats are written with all the digits that a float64 needs.
+Owns the fields of an answer. Knows no HTTP and no model. Floats are written with all the digits that a float64 needs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from serve_app.scoring.scorers import predicted_class_indices
 
 __all__ = ["AnswerEncoder", "BadRow", "BinaryAnswer", "MulticlassAnswer"]
 
-_ROWS_PER_PIECE = 2048  # about a millisecond of encoding: as long as a neighbour's request may have to wait
+_ROWS_PER_PIECE = 2048  # about a millisecond of encoding: as long as another request may have to wait
 
 
 Probability = Annotated[float, Meta(ge=0, le=1)]
@@ -73,11 +73,11 @@ class BadRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class AnswerEncoder:
-    """Writes answers of one model.
+    """Writes the answers of one model.
 
     Args:
-        classes: the model's classes, the positive one of two last.
-        threshold: from which probability on a row of two classes counts as positive.
+        classes: the model's classes; of two classes, the positive one is the last.
+        threshold: with two classes, the least probability at which a row counts as positive.
         selected_features: the raw columns that the model uses.
     """
 
@@ -85,7 +85,7 @@ class AnswerEncoder:
         self._classes = list(classes)
         self._class_names = [str(label) for label in classes]
         self._threshold = threshold
-        self._selected_features = msgspec.Raw(msgspec.json.encode(list(selected_features)))  # the same in each answer
+        self._selected_features = msgspec.Raw(msgspec.json.encode(list(selected_features)))  # the same in every answer
         self._encoder = msgspec.json.Encoder()
 
     def encode(
@@ -95,13 +95,13 @@ class AnswerEncoder:
         problems: Sequence[FieldProblem] = (),
         explanations: Sequence[Explanation] = (),
     ) -> Iterator[bytes]:
-        """The JSON array of answers, in pieces, so that whoever drives the iterator can let others work in between.
+        """The JSON array of answers, in pieces, so that the caller can let others work between them.
 
         Args:
             probabilities: shape (good rows, classes).
-            warnings: of good rows; ``row`` numbers all rows.
-            problems: of the bad rows, each of which has an error object in its place.
-            explanations: of the good rows, or none at all.
+            warnings: of good rows; their ``row`` counts all rows.
+            problems: of the bad rows, each of which gets an error object instead of an answer.
+            explanations: one for each good row, or none at all.
         """
         rows_with_warnings, bad_rows = _by_row(warnings), _by_row(problems)
         answers: Iterator[BinaryAnswer | MulticlassAnswer] = chain.from_iterable(

@@ -1,6 +1,6 @@
-"""What one cell's text means: numbers, money, percent, booleans and dates.
+"""What the string in a cell means: numbers, money, percentages, booleans and dates.
 
-Owns the grammars; one reader serves training and serving. Knows nothing of columns, rows or requests.
+Owns the grammars, which training and serving share. Knows nothing of columns, rows or requests.
 """
 
 from __future__ import annotations
@@ -11,37 +11,41 @@ import re
 
 __all__ = ["NotANumberError", "cell_text", "excerpt", "read_boolean", "read_date", "read_money", "read_number", "read_percent"]
 
-# Possessive, so that a text that is no number is given up after one look, not after one for each way to cut its digits in two.
+# Possessive: otherwise a long string of digits that is not a number would be tried in each way to cut it in two.
 _NUMBER = re.compile(r"[+-]?+(?:\d++\.?+\d*+|\.\d++)(?:[eE][+-]?+\d++)?+", re.ASCII)
+
 _AMOUNT = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+"
 _CURRENCY = r"(?:[$€£¥₹]|(?:USD|EUR|GBP|JPY|CHF|INR)\s?)"
 _MONEY = re.compile(
     rf"(?P<sign>[+-])?{_CURRENCY}?(?P<plain>{_AMOUNT})"  # 5547.78, $5,547.78, -$5,032.58
     rf"|{_CURRENCY}(?P<inner_sign>[+-])(?P<signed>{_AMOUNT})"  # $-5,032.58
-    rf"|\({_CURRENCY}?(?P<negative>{_AMOUNT})\)"  # ($5,032.58), as book-keepers write it
+    rf"|\({_CURRENCY}?(?P<negative>{_AMOUNT})\)"  # ($5,032.58), as bookkeepers write it
     rf"|(?P<left_sign>[+-])?(?P<left>{_AMOUNT})\s?{_CURRENCY}",  # -5,032.58 €
     re.ASCII,
 )
+
 _BOOLEANS = {"true": 1.0, "yes": 1.0, "t": 1.0, "y": 1.0, "false": 0.0, "no": 0.0, "f": 0.0, "n": 0.0}
+
 _DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d.*)?", re.ASCII)
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
 _EXCERPT_CHARACTERS = 32
 
 
 class NotANumberError(ValueError):
-    """A text that is no finite number (no boolean, no date) in its column's grammar."""
+    """A string that is not a finite number, a boolean or a date, whichever its column holds."""
 
 
 def excerpt(value: str) -> str:
-    """A short, escaped piece of untrusted text, fit for a message or a log line: quoted, ASCII, no control characters."""
+    """The start of an untrusted string, fit for a message or a log line: quoted, ASCII, without control characters."""
     return ascii(value[:_EXCERPT_CHARACTERS]) + ("..." if len(value) > _EXCERPT_CHARACTERS else "")
 
 
 def read_number(text: str) -> float:
-    """``"14.757"``, ``"-1e3"``, ``" 7 "``; no separators, no ``nan``, no ``inf``, ASCII digits only.
+    """``"14.757"``, ``"-1e3"`` or ``" 7 "``; no separators, no ``nan``, no ``inf``, ASCII digits only.
 
     Raises:
-        NotANumberError: any other text, or a number that overflows to infinity.
+        NotANumberError: any other string, or a number that overflows to infinity.
     """
     text = text.strip()
     if _NUMBER.fullmatch(text) is None:
@@ -50,13 +54,13 @@ def read_number(text: str) -> float:
 
 
 def read_money(text: str) -> float:
-    """``"$5,547.78"``; negative as ``"-$5,032.58"``, ``"$-5,032.58"`` or ``"($5,032.58)"``; a plain number too.
+    """``"$5,547.78"``; negative as ``"-$5,032.58"``, ``"$-5,032.58"`` or ``"($5,032.58)"``; or a plain number.
 
-    The currency (``$ € £ ¥ ₹``, ``USD EUR GBP JPY CHF INR``) stands before or behind and says nothing: amounts are not
-    converted. The decimal mark is a point.
+    The currency (``$ € £ ¥ ₹``, ``USD EUR GBP JPY CHF INR``) may come before or after the amount and is ignored: amounts are
+    not converted. The decimal mark is a point.
 
     Raises:
-        NotANumberError: any other text, or a number that overflows to infinity.
+        NotANumberError: any other string, or a number that overflows to infinity.
     """
     text = text.strip()
     match = _MONEY.fullmatch(text)
@@ -69,19 +73,19 @@ def read_money(text: str) -> float:
 
 
 def read_percent(text: str) -> float:
-    """``"36.29%"`` is 36.29 (not 0.3629); a number without the sign stands for itself.
+    """``"36.29%"`` or ``"36.29"`` is 36.29, not 0.3629.
 
     Raises:
-        NotANumberError: any other text, or a number that overflows to infinity.
+        NotANumberError: any other string, or a number that overflows to infinity.
     """
     return read_number(text.strip().removesuffix("%"))
 
 
 def read_boolean(text: str) -> float:
-    """1.0 for ``true``, ``yes``, ``t`` and ``y``, 0.0 for ``false``, ``no``, ``f`` and ``n``, in any case.
+    """1.0 for ``true``, ``yes``, ``t`` and ``y``, 0.0 for ``false``, ``no``, ``f`` and ``n``, in upper or lower case.
 
     Raises:
-        NotANumberError: any other text.
+        NotANumberError: any other string.
     """
     value = _BOOLEANS.get(text.strip().lower())
     if value is None:
@@ -90,10 +94,10 @@ def read_boolean(text: str) -> float:
 
 
 def read_date(text: str) -> float:
-    """``"2024-05-01"``, ``"2024-05-01T12:30:00+02:00"`` (ISO 8601; UTC unless it says otherwise) in days since 1970-01-01.
+    """``"2024-05-01"`` or ``"2024-05-01T12:30:00+02:00"`` (ISO 8601, UTC without an offset) in days since 1970-01-01.
 
     Raises:
-        NotANumberError: any other text.
+        NotANumberError: any other string.
     """
     text = text.strip()
     if _DATE.fullmatch(text) is None:
@@ -107,18 +111,11 @@ def read_date(text: str) -> float:
     return (moment - _EPOCH) / dt.timedelta(days=1)
 
 
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise NotANumberError(f"{excerpt(text)} is too large for a 64-bit number")
-    return value
-
-
 def cell_text(value: object) -> str:
-    """A typed value as the text that stands for it in JSON: null is empty, numbers have all their digits, dates are ISO 8601.
+    """A typed value as the string that JSON would hold: null is empty, numbers keep all their digits, dates are ISO 8601.
 
     Raises:
-        TypeError: it is nested or binary.
+        TypeError: the value is nested or binary.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
@@ -128,4 +125,11 @@ def cell_text(value: object) -> str:
         return value.isoformat()
     if isinstance(value, (str, int, float)) or type(value).__name__ == "Decimal":
         return str(value)
-    raise TypeError(f"a {type(value).__name__}, which is no cell of a table")
+    raise TypeError(f"a {type(value).__name__} cannot be the cell of a table")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise NotANumberError(f"{excerpt(text)} is too large for a 64-bit number")
+    return value

@@ -34,12 +34,12 @@ __all__ = ["Explainer", "Explanation", "Reason"]
 Scale = Literal["log_odds", "class_score", "probability"]
 
 _MOST_REASONS = 5
-_SLICE_ROWS = 2  # shap lets no other thread run meanwhile: some milliseconds of a forest
-_TOLERANCE = 1e-6  # of a probability; what is right is so to about 1e-12
+_SLICE_ROWS = 2  # shap holds the interpreter's lock: some milliseconds for a forest
+_TOLERANCE = 1e-6  # of a probability; a correct explanation is accurate to about 1e-12
 
 
 class _Parts(NamedTuple):
-    """What a model is made of: one output where two classes have one score, else one for each class."""
+    """How a model makes its scores: one output if two classes share one score, else one for each class."""
 
     scale: Scale
     contributions: Callable[[Array], Array]  # (rows, features) to (rows, features, outputs)
@@ -58,7 +58,7 @@ class _Parts(NamedTuple):
 
 
 class Reason(msgspec.Struct, frozen=True):
-    """What one column does."""
+    """One column and its effect on the score, in words and as a number."""
 
     column: str
     text: str
@@ -66,7 +66,11 @@ class Reason(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """Of one row. ``base`` and all contributions add up to ``score``, which is the ``scale`` of ``of_class``."""
+    """The explanation of one row.
+
+    ``base`` and ``contributions`` add up to ``score``: the log-odds, the input to the softmax or the probability, as ``scale``
+    says, of the class ``of_class``.
+    """
 
     of_class: Any
     scale: Scale
@@ -105,7 +109,7 @@ class Explainer:
         model, calibration = take_off_calibration(self._model)
         apart = take_apart(model)
         if apart is None:
-            raise NotExplainableError("a step before the estimator makes other features of the columns")
+            raise NotExplainableError("a step before the estimator changes which features there are")
         steps, estimator = apart
         means = np.zeros(len(self._column_of)) if self._means is None else standardise(self._means[np.newaxis], steps)[0]
         parts = _linear_parts(estimator, means) or _tree_parts(estimator)
@@ -116,10 +120,10 @@ class Explainer:
 
         Args:
             values: shape (rows, columns).
-            predicted: the position of each row's predicted class; of two classes it is the positive one that is explained.
+            predicted: the position of each row's predicted class; of two classes, the positive one is explained in any case.
 
         Raises:
-            NotExplainableError: the model is neither linear nor trees, or shap is not installed, or takes it for another model.
+            NotExplainableError: the model is neither linear nor made of trees, shap is not installed, or its result is wrong.
         """
         if not len(values):
             return []
@@ -147,7 +151,7 @@ class Explainer:
             reasons=[
                 Reason(
                     self._columns[index].name,
-                    f"{_said(self._columns[index], values[index])} {'raises' if contributions[index] > 0 else 'lowers'}",
+                    f"{_words(self._columns[index], values[index])} {'raises' if contributions[index] > 0 else 'lowers'}",
                     float(contributions[index]),
                 )
                 for index in strongest.tolist()
@@ -156,7 +160,7 @@ class Explainer:
         )
 
     def _contributions(self, matrix: Array, classes: NDArray[np.intp]) -> tuple[Array, Array]:
-        """Of each feature, shape (rows, features), and the base, shape (rows,), for the given class of each row."""
+        """Contributions of shape (rows, features) and bases of shape (rows,) to the score of the given class of each row."""
         parts = self._parts
         found = parts.contributions(standardise(matrix, parts.steps))
         rows = np.arange(len(matrix))
@@ -164,7 +168,7 @@ class Explainer:
         explained = parts.probabilities(found.sum(axis=1) + parts.bases)[rows, outputs]
         answered = self._scorer.score(matrix)[rows, classes]
         if not (np.abs(explained - answered) <= _TOLERANCE).all():
-            raise NotExplainableError("what its columns contribute does not add up to what was answered")
+            raise NotExplainableError("the contributions of its columns do not add up to its answers")
         return found[rows, :, outputs], parts.bases[outputs]
 
 
@@ -185,13 +189,13 @@ def _tree_parts(model: Any) -> _Parts:
 
     is_boosted = isinstance(model, HistGradientBoostingClassifier)
     if not is_boosted and not isinstance(model, (ExtraTreesClassifier, RandomForestClassifier, DecisionTreeClassifier)):
-        raise NotExplainableError(f"a {type(model).__name__} is neither linear nor trees")
+        raise NotExplainableError(f"a {type(model).__name__} is neither linear nor made of trees")
     if is_boosted and model.is_categorical_ is not None:
-        raise NotExplainableError("its trees split categories, which the package shap does not know of")
+        raise NotExplainableError("its trees split categories, which the package shap does not support")
     try:
         import shap
     except ModuleNotFoundError as error:
-        raise NotExplainableError("trees are explained by the package shap, which make install-data installs") from error
+        raise NotExplainableError("the package shap is not installed; make install-data installs it") from error
     explainer = shap.TreeExplainer(model)
 
     def contributions(matrix: Array) -> Array:
@@ -203,7 +207,7 @@ def _tree_parts(model: Any) -> _Parts:
     return _Parts(scale, contributions, bases)
 
 
-def _said(column: Column, value: float) -> str:
+def _words(column: Column, value: float) -> str:
     if np.isnan(value):
         return f"{column.name} missing"
     if column.is_categorical:

@@ -1,9 +1,9 @@
-"""From rows of values to the model's matrix. Pure; knows no JSON, no requests, no files.
+"""From rows of values to the model's matrix. Knows no JSON, no requests and no files.
 
-A *values* array has shape (rows, selected columns), float64: a number as itself, a category as the position of its level,
-NaN where the value is missing (or a category unknown). The matrix has shape (rows, features), float64, C-ordered. Nothing is
-fitted or inferred here: means, scales and levels come from the fitted components, always, so a row's features do not depend
-on the rows beside it.
+A *values* array has shape (rows, selected columns) and type float64: a number as itself, a category as the position of its
+level, NaN for a missing value or an unknown category. The matrix has shape (rows, features), is float64 and C-ordered. Means,
+scales and levels come from the fitted components; nothing is inferred from the rows, so the features of a row do not depend on
+the rows next to it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["FeatureEncoder", "NumericFit"]
 
 
 class NumericFit:
-    """What was learned of one numeric column: ``imputed`` replaces a missing value, then ``(value - mean) / scale``."""
+    """What was learned about a numeric column: ``imputed`` replaces a missing value, then ``(value - mean) / scale``."""
 
     def __init__(self, *, imputed: float, mean: float, scale: float) -> None:
         self.imputed = imputed
@@ -28,12 +28,12 @@ class NumericFit:
 
 
 class FeatureEncoder:
-    """Imputes, standardises and one-hot encodes, as fitted.
+    """Imputes and standardises numbers, and one-hot encodes categories.
 
     Args:
         columns: the selected raw columns, in the order of the values array.
         features: the matrix's columns, in the model's order.
-        fits: what was learned of each numeric column that a feature uses, by name.
+        fits: what was learned about each numeric column that a feature uses, by name.
     """
 
     def __init__(self, columns: Sequence[Column], features: Sequence[Feature], fits: Mapping[str, NumericFit]) -> None:
@@ -57,7 +57,7 @@ class FeatureEncoder:
 
     @property
     def max_magnitude(self) -> float:
-        """The largest absolute number that stays finite when it is standardised and weighed, with room to spare."""
+        """A number below which the features of a row, multiplied by the model's coefficients, stay finite."""
         return 1e300 * min(1.0, *(float(scale) for scale in self._scales)) if len(self._scales) else 1e300
 
     def encode(self, values: Array) -> Array:

@@ -1,6 +1,7 @@
 """Columns of a table: their kinds, levels and policies, and the features that a model makes of them.
 
-Owns what a column *is*; how its cells are read from JSON is rows.py's business, how they become a matrix features.py's.
+Owns what a column *is*. How its cells are read is the business of ``cell_readers``, how they become a matrix that of
+``features``.
 """
 
 from __future__ import annotations
@@ -24,15 +25,16 @@ UnknownPolicy = Literal["as_null", "reject"]
 READERS: MappingProxyType[str, Callable[[str], float]] = MappingProxyType(
     {"numeric": read_number, "money": read_money, "percent": read_percent, "boolean": read_boolean, "date": read_date}
 )
-"""How the text of a cell becomes a number, by kind; categorical columns have no reader."""
+"""How the string in a cell becomes a number, by kind; categorical columns have no reader."""
 
 
 class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One raw column.
 
-    ``levels`` are the known values of a categorical column. ``null`` tells whether a missing value is scored as in training or
-    refused, ``unknown`` the same for a category that is not a known level. ``null_tokens`` are strings that mean a missing
-    value, like an empty one, for example ``NA``.
+    ``levels`` are the known values of a categorical column; the first is the baseline, which has no feature of its own.
+    ``null`` says whether a missing value is scored as in training or refused. ``unknown`` says whether a category that is not a
+    level counts as missing or is refused. ``null_tokens`` are strings that mean a missing value, as an empty one does, such as
+    ``NA``.
     """
 
     name: str
@@ -44,15 +46,15 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
     def __post_init__(self) -> None:
         if (self.kind == "categorical") != bool(self.levels):
-            raise ValueError(f"column {self.name}: levels belong to categorical columns, and each of those has some")
+            raise ValueError(f"column {self.name}: a categorical column needs levels, and no other column may have them")
         if len(set(self.levels)) != len(self.levels):
-            raise ValueError(f"column {self.name}: a level stands twice")
+            raise ValueError(f"column {self.name}: a level occurs twice")
         if MISSING in self.levels or not set(self.levels).isdisjoint(self.null_tokens):
             raise ValueError(f"column {self.name}: a level is also a missing value")
 
     @property
     def is_categorical(self) -> bool:
-        """Whether a cell holds one of a set of levels rather than a number."""
+        """Whether a cell holds one of a set of levels instead of a number."""
         return self.kind == "categorical"
 
 
@@ -67,7 +69,7 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
     @property
     def name(self) -> str:
-        """``x91``, ``x5_saturday`` or ``x5 (missing)``: the name that the fitted model knows it by."""
+        """``x91``, ``x5_saturday`` or ``x5 (missing)``: the name under which the model was fitted on it."""
         if self.level is None:
             return self.column
         return f"{self.column}_{self.level}" if self.level != MISSING else f"{self.column} (missing)"
@@ -80,7 +82,7 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if len({column.name for column in self.columns}) != len(self.columns):
-            raise ValueError("a column name stands twice in the schema")
+            raise ValueError("a column name occurs twice in the schema")
 
     @property
     def numeric(self) -> tuple[Column, ...]:
@@ -93,10 +95,10 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(column for column in self.columns if column.is_categorical)
 
     def column(self, name: str) -> Column:
-        """The column of that name.
+        """The column called ``name``.
 
         Raises:
-            KeyError: there is none.
+            KeyError: there is no such column.
         """
         for column in self.columns:
             if column.name == name:
@@ -104,13 +106,13 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         raise KeyError(name)
 
     def all_features(self) -> tuple[Feature, ...]:
-        """Each feature that the table offers: numbers first, then each level but the baseline of each category."""
+        """All features of the table: first its numbers, then the levels of its categories without the baselines."""
         numbers = [Feature(column.name) for column in self.numeric]
         levels = [Feature(column.name, level) for column in self.categorical for level in column.levels[1:]]
         return (*numbers, *levels)
 
 
 def selected_columns(schema: Schema, features: Iterable[Feature]) -> tuple[Column, ...]:
-    """The raw columns that ``features`` are made of, each once, in the order of their first feature."""
+    """The raw columns that ``features`` use, each once, in the order of their first feature."""
     names = dict.fromkeys(feature.column for feature in features)
     return tuple(schema.column(name) for name in names)

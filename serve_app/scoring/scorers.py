@@ -1,8 +1,8 @@
-"""From a matrix of features to the probabilities of the classes. Pure; knows no columns, no requests, no files.
+"""From a matrix of features to the probabilities of the classes. Knows no requests and no files.
 
-A fitted estimator is compiled to arrays, because one scikit-learn call costs more than a whole request may. Each row is
-summed on its own, in the same order, whatever else is in the matrix, so that a row's probability is the same to the last
-bit alone and among ten thousand: BLAS (``X @ w``) does not promise that, ``numpy.einsum`` on a C-ordered matrix keeps it.
+A fitted estimator is compiled to arrays, because one call of scikit-learn is slower than a whole request may be. The terms of a
+row are always added in the same order, so its probability is the same to the last bit, alone and among ten thousand rows. BLAS
+(``X @ w``) does not guarantee that; ``numpy.einsum`` on a C-ordered matrix does it.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ __all__ = [
 ]
 
 Step = tuple[Array | None, Any, Any]
-"""What replaces a missing number (or None), what is taken away and what it is divided by; each of shape (features,)."""
+"""What replaces a missing number (or None), what is subtracted, and the divisor; each of shape (features,)."""
+
 _BLOCK_ROWS = 32
 
 
 class Scorer(Protocol):
-    """Anything that turns features into probabilities, row by row, each row's answer independent of the others.
+    """Turns features into probabilities; the answer to a row must not depend on the other rows.
 
-    ``scored_by`` says in words what does it.
+    ``scored_by`` says in words how it does so.
     """
 
     scored_by: str
@@ -107,11 +108,11 @@ class LinearMulticlassScorer:
 
 
 class StandardisingScorer:
-    """A Pipeline of imputing and scaling steps before an estimator that is compiled.
+    """Imputing and scaling steps, and a compiled estimator after them.
 
     Args:
-        steps: all but the last.
-        scorer: of the last step.
+        steps: of the Pipeline, without the estimator.
+        scorer: of the estimator.
     """
 
     def __init__(self, steps: Sequence[Step], scorer: Scorer) -> None:
@@ -125,7 +126,7 @@ class StandardisingScorer:
 
 
 def standardise(matrix: Array, steps: Sequence[Step]) -> Array:
-    """The matrix as steps leave it; of as many features."""
+    """The matrix after all steps, of the same shape, C-ordered."""
     for imputed, mean, scale in steps:
         filled = matrix if imputed is None else np.where(np.isnan(matrix), imputed, matrix)
         matrix = (filled - mean) / scale
@@ -133,7 +134,7 @@ def standardise(matrix: Array, steps: Sequence[Step]) -> Array:
 
 
 def take_apart(estimator: Any) -> tuple[list[Step], Any] | None:
-    """The imputing and scaling steps before an estimator, and the estimator; None where there is a step of another kind."""
+    """The imputing and scaling steps before an estimator, and the estimator; None if there is a step of another kind."""
     from sklearn.pipeline import Pipeline
 
     if not isinstance(estimator, Pipeline):
@@ -145,12 +146,11 @@ def take_apart(estimator: Any) -> tuple[list[Step], Any] | None:
 
 
 def compile_scorer(estimator: Any, columns: Sequence[Column] = ()) -> Scorer:
-    """The scorer that equals ``estimator.predict_proba``: compiled where that can be, else the estimator itself.
+    """A scorer that equals ``estimator.predict_proba``: compiled if possible, else the estimator itself.
 
     Args:
-        estimator: of scikit-learn, fitted.
-        columns: the raw columns that the matrix is made of, one each; without them an estimator that cannot be compiled is
-            refused, for its features are then not the raw columns.
+        estimator: a fitted classifier of scikit-learn.
+        columns: the raw columns, if they are the features. Otherwise an estimator that cannot be compiled is refused.
 
     Raises:
         ComponentsError: it cannot be served.
@@ -165,7 +165,7 @@ def compile_scorer(estimator: Any, columns: Sequence[Column] = ()) -> Scorer:
 
 
 def settle(scorer: Scorer, matrix: Array) -> Scorer:
-    """A scorer whose answer to a row does not depend on the rows beside it, as measured on rows like those of ``matrix``."""
+    """A scorer whose answers do not depend on the other rows of the batch, as measured on rows like those of ``matrix``."""
     if not answers_depend_on_the_batch(scorer.score, matrix):
         return scorer
     if isinstance(scorer, BoostedTreesScorer):
@@ -219,9 +219,9 @@ def _compile_step(step: Any) -> Step | None:
 
 
 def predicted_class_indices(probabilities: Array, threshold: float) -> NDArray[np.intp]:
-    """Which class each row is given: shape (rows,).
+    """The position of each row's predicted class, shape (rows,).
 
-    Of two classes the second, the positive one, from ``threshold`` on; of more the most probable.
+    Of two classes it is the positive one, the second, if its probability reaches ``threshold``; of more the most probable one.
     """
     if probabilities.shape[1] == 2:
         return (probabilities[:, 1] >= threshold).astype(np.intp)

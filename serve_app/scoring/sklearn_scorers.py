@@ -1,9 +1,9 @@
-"""Scoring by scikit-learn itself, for estimators that nothing here compiles: whatever a user brings.
+"""Scoring by scikit-learn itself, for estimators that cannot be compiled.
 
-Owns how a matrix of raw columns becomes the input that the estimator was fitted on, and the rule of one answer per row: an
-estimator whose answers differ in the last bit with the number of rows beside (BLAS sums in another order for other shapes) is
-asked for blocks of always as many rows; one whose answers differ with the place in the block, too, row by row. Which of them do
-is measured, not guessed: see ``answers_depend_on_the_batch``.
+Owns how a matrix of raw columns becomes the input that the estimator was fitted on, and the rule that a row has one answer. If
+the last bit of an answer depends on the number of rows (BLAS adds in another order for other shapes), the estimator always
+scores blocks of the same size; if it depends on the place in the block as well, it scores row by row. Which is needed is
+measured by ``answers_depend_on_the_batch``.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _CUTS = (1, 3, 10, 27, 60, 124, 255)
 
 
 class EstimatorScorer:
-    """An estimator's own ``predict_proba``.
+    """Calls the estimator's own ``predict_proba``.
 
     Args:
-        estimator: fitted on the raw columns, as a pandas.DataFrame if it knows their names, else as an array.
+        estimator: fitted on the raw columns, in a pandas.DataFrame if it knows their names, else in an array.
         columns: the raw columns, in the order of the matrix.
     """
 
@@ -45,12 +45,12 @@ class EstimatorScorer:
     def score(self, matrix: Array) -> Array:
         """Probabilities of shape (rows, classes) for a matrix of shape (rows, raw columns), categories as codes."""
         with warnings.catch_warnings():
-            # Categories that the estimator was not fitted on are what it makes of them.
+            # The estimator decides what to make of categories that it was not fitted on.
             warnings.filterwarnings("ignore", "Found unknown categories", UserWarning)
             return np.asarray(self._predict(self.frame(matrix) if self._takes_names else matrix), dtype=np.float64)
 
     def frame(self, matrix: Array) -> Any:
-        """The matrix as a table with the columns' names, and with texts in the place of codes; NaN where one is missing."""
+        """The matrix as a pandas.DataFrame with the names of the columns, and with categories as strings; NaN if missing."""
         import pandas as pd
 
         cells: dict[str, Any] = {}
@@ -66,11 +66,11 @@ class EstimatorScorer:
 
 
 class BlockScorer:
-    """Another scorer, asked for blocks of always as many rows; the last is filled up with its first row.
+    """Calls another scorer with blocks of the same number of rows; the last block is filled up with copies of its first row.
 
     Args:
-        scorer: the other one.
-        rows: of a block; with 1, nothing stands beside a row at all.
+        scorer: the other scorer.
+        rows: of a block; with 1, each row is scored alone.
     """
 
     def __init__(self, scorer: Any, rows: int) -> None:
@@ -79,7 +79,7 @@ class BlockScorer:
         self.scored_by = f"{scorer.scored_by}, " + ("row by row" if rows == 1 else f"in blocks of {rows} rows")
 
     def score(self, matrix: Array) -> Array:
-        """Probabilities of shape (rows, classes) for a matrix of shape (rows, features); there must be rows."""
+        """Probabilities of shape (rows, classes) for a matrix of shape (rows, features), which must have rows."""
         blocks = [matrix[start : start + self._rows] for start in range(0, len(matrix), self._rows)]
         missing = self._rows - len(blocks[-1])
         blocks[-1] = np.concatenate([blocks[-1], np.repeat(blocks[-1][:1], missing, axis=0)])
@@ -87,12 +87,14 @@ class BlockScorer:
 
 
 def answers_depend_on_the_batch(score: Callable[[Array], Array], matrix: Array) -> bool:
-    """Whether some row got another answer, to the last bit, alone or in another batch than among all.
+    """Whether the last bit of a row's answer changes with the size of the batch or the row's place in it.
+
+    300 rows are scored together, in batches of several sizes, in reverse order, and 40 of them alone. Each of their cells is
+    drawn from the cells of its column.
 
     Args:
         score: of a scorer.
-        matrix: shape (rows, features), some rows that are like those to come. What is scored are 300 rows, each of whose
-            cells is one of its column, in batches of many sizes, in another order, and 40 of them alone.
+        matrix: shape (rows, features), typical rows.
     """
     random = np.random.default_rng(0)
     rows = random.integers(0, len(matrix), (_PROBE_ROWS, matrix.shape[1]))

@@ -81,7 +81,7 @@ class Classifier:
         await self._versions.follow(user_config)
 
     async def load(self, reference: ModelReference) -> str:
-        """Loads a version beside those in use; empty on success, otherwise the reason. Called by ``handle.broadcast``."""
+        """Loads a version next to those in use; empty on success, otherwise the reason. Called by ``handle.broadcast``."""
         return await self._versions.load(reference)
 
     async def refuse(self, reference: ModelReference, reason: str) -> None:

@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import ray
 
 from serve_app.scoring.arrays import Array
-from serve_app.scoring.drift import TOO_FEW_ROWS, Counts, Distribution, compare, scores_of
+from serve_app.scoring.distribution import Distribution, scores_of
+from serve_app.scoring.drift import TOO_FEW_ROWS, BinsDrift, Drift, compare
+from serve_app.scoring.drift_counts import Counts
 from serve_app.serving.replica_log import logger
 
-__all__ = ["PANES", "PANE_S", "Collector", "DriftWindow"]
+__all__ = ["PANES", "PANE_S", "Collector", "DriftWindow", "WindowDrift"]
 
 PANE_S = 300
 PANES = 12
@@ -46,6 +49,17 @@ class Collector:
     def get(self, digest: str, oldest: int) -> list[tuple[str, bytes]]:
         """The counts of a model from the pane ``oldest`` on, each with its replica."""
         return [(replica, content) for (replica, pane), content in self._held.get(digest, {}).items() if pane >= oldest]
+
+
+class WindowDrift(msgspec.Struct, frozen=True):
+    """The drift of a model's rows over the window, by the counts of all its replicas."""
+
+    window_seconds: int
+    replicas: int
+    training_rows: int
+    rows: int
+    columns: dict[str, Drift]
+    score: Drift | None
 
 
 class DriftWindow:
@@ -82,7 +96,7 @@ class DriftWindow:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._send_later())
 
-    async def report(self) -> dict[str, Any]:
+    async def report(self) -> WindowDrift:
         """The drift of this model's rows over the window, from the counts of all replicas.
 
         Raises:
@@ -99,18 +113,22 @@ class DriftWindow:
         if self._counts is None:
             return {}
         found = compare(self._distribution, self._counts)
-        return {name: column["psi"] for name, column in found["columns"].items()} | {"(score)": found["score"]["psi"]}
+        score = {} if found.score is None else {"(score)": found.score.psi}
+        return {name: column.psi for name, column in found.columns.items()} | score
 
-    def _merge(self, received: list[tuple[str, bytes]]) -> dict[str, Any]:
+    def _merge(self, received: list[tuple[str, bytes]]) -> WindowDrift:
         merged = Counts(self._distribution)
         for _, content in received:
             merged.merge(Counts.from_bytes(self._distribution, content))
-        return {
-            "window_seconds": PANE_S * PANES,
-            "replicas": len({replica for replica, _ in received}),
-            "training_rows": self._distribution.rows,
-            **_without_cells_of_few(compare(self._distribution, merged)),
-        }
+        found = compare(self._distribution, merged)
+        return WindowDrift(
+            window_seconds=PANE_S * PANES,
+            replicas=len({replica for replica, _ in received}),
+            training_rows=self._distribution.rows,
+            rows=found.rows,
+            columns={name: _without_cells_of_few(column) for name, column in found.columns.items()},
+            score=found.score and _without_cells_of_few(found.score),
+        )
 
     def _current_pane(self) -> int:
         return int(self._now() // PANE_S)
@@ -150,17 +168,9 @@ class DriftWindow:
         return self._actor
 
 
-def _without_cells_of_few(found: dict[str, Any]) -> dict[str, Any]:
-    """The comparison without the figures of columns with few rows, which would show the cells of single rows."""
-    return {
-        **found,
-        "columns": {name: _less(one) for name, one in found["columns"].items()},
-        "score": found["score"] and _less(found["score"]),
-    }
-
-
-def _less(found: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {key: found[key] for key in ("psi", "verdict", "by_chance")} if found["verdict"] == TOO_FEW_ROWS else found
+def _without_cells_of_few(found: BinsDrift) -> Drift:
+    """The drift of a column, without the figures that would show the cells of single rows if there are few."""
+    return Drift(found.psi, found.verdict, found.by_chance) if found.verdict == TOO_FEW_ROWS else found
 
 
 def _find_or_make_actor() -> Any:

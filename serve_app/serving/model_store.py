@@ -1,6 +1,6 @@
 """The versions of the model that a replica has loaded, and those it rejected.
 
-Owns loading and verifying beside the versions in use, and letting go of them. Knows no request, and not which version answers:
+Owns loading and verifying next to the versions in use, and letting go of them. Knows no request, and not which version answers:
 that is version_follower.py's task.
 """
 

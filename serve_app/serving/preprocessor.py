@@ -15,6 +15,7 @@ from serve_app.config import Settings
 from serve_app.errors import NotScorableError, ScoringError
 from serve_app.serving.autoscaling import BODY_BYTES
 from serve_app.serving.client_schema import ClientSchema, client_schema
+from serve_app.serving.drift_window import WindowDrift
 from serve_app.serving.loopback import keep_calls_on_loopback
 from serve_app.serving.model_store import ModelStore
 from serve_app.serving.pipeline import Pipeline
@@ -90,7 +91,7 @@ class Preprocessor:
         """The figures that autoscaling.py uses besides the queue. Ray Serve calls it twice a second."""
         return {BODY_BYTES: self._body_bytes}
 
-    async def drift(self) -> dict[str, Any] | None:
+    async def drift(self) -> WindowDrift | None:
         """How far the scored rows have moved from the training rows; None if the manifest does not describe those.
 
         Raises:
@@ -132,7 +133,7 @@ class Preprocessor:
         await self._versions.follow(user_config)
 
     async def load(self, reference: ModelReference) -> str:
-        """Loads and tries a version beside those in use; empty on success, otherwise the reason. For ``handle.broadcast``."""
+        """Loads and tries a version next to those in use; empty on success, otherwise the reason. For ``handle.broadcast``."""
         return await self._versions.load(reference)
 
     async def refuse(self, reference: ModelReference, reason: str) -> None:

@@ -85,7 +85,7 @@ class VersionFollower(ABC, Generic[Held]):
 
     @abstractmethod
     async def load(self, reference: ModelReference) -> str:
-        """Loads a version beside those in use; empty on success, otherwise why it cannot be used."""
+        """Loads a version next to those in use; empty on success, otherwise why it cannot be used."""
 
     @abstractmethod
     def unavailable(self) -> set[Role]:
@@ -137,7 +137,7 @@ class ModelFollower(VersionFollower[CountedModel]):
         self._last_usable = Rollout()
 
     async def load(self, reference: ModelReference) -> str:
-        """Loads a version beside those in use; empty on success, otherwise why it cannot be used."""
+        """Loads a version next to those in use; empty on success, otherwise why it cannot be used."""
         return await self.models.load_or_explain(reference)
 
     async def _switch(self) -> None:
@@ -200,7 +200,7 @@ class PipelineFollower(VersionFollower[Pipeline]):
         return self.serving
 
     async def load(self, reference: ModelReference) -> str:
-        """Loads a version beside those in use and tries it; empty on success, otherwise why it cannot be used."""
+        """Loads a version next to those in use and tries it; empty on success, otherwise why it cannot be used."""
         if await self._try(reference) is not None:
             return ""
         return self.models.why_rejected(reference) or "it cannot be used"

@@ -1,8 +1,7 @@
 """CSV as people have it: its encoding and its separator, and its cells.
 
 Owns both rules. The encoding is UTF-8, or UTF-16 or UTF-32 with a byte order mark, unless the user names one: nothing else can
-be told from the bytes. The separator is the comma, semicolon, tab or bar that cuts the first lines into the same number of
-cells, at least two, unless the user names one.
+be told from the bytes. The separator is found by the first lines, unless the user names one.
 """
 
 from __future__ import annotations
@@ -12,15 +11,14 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from serve_app.errors import SettingsError
+from serve_app.scoring.separators import SEPARATORS, find_separator
 
-__all__ = ["CsvOptions", "UnreadableCsvError", "read_csv"]
+__all__ = ["CsvOptions", "UnreadableCsvError", "decode_csv", "read_csv"]
 
-_SEPARATORS = (",", ";", "\t", "|")
 _NAMED_SEPARATORS = {"tab": "\t", r"\t": "\t", "comma": ",", "semicolon": ";", "bar": "|", "space": " "}
-_SNIFFED_LINES = 100
+_HEAD_CHARACTERS = 64 * 1024
 _MARKS = (  # UTF-32's starts with UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -62,8 +60,7 @@ def read_csv(content: bytes, options: CsvOptions) -> tuple[list[str], list[Seque
     Raises:
         UnreadableCsvError: it is not CSV, or not in its encoding, or its rows have different numbers of cells.
     """
-    text = _decode(content, options.encoding)
-    separator = options.separator or _find_separator(text)
+    text, separator = decode_csv(content, options)
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     try:
         lines = [line for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True) if line]
@@ -75,9 +72,19 @@ def read_csv(content: bytes, options: CsvOptions) -> tuple[list[str], list[Seque
     for number, row in enumerate(rows, 2):
         if len(row) != len(header):
             reason = f"row {number} has {len(row)} cells, the header has {len(header)}"
-            hint = "" if options.separator else f"; if the separator is not {_name(separator)}, name it by --separator"
+            hint = "" if options.separator else f"; if the separator is not {SEPARATORS[separator]}, name it by --separator"
             raise UnreadableCsvError(f"cannot be read: {reason}{hint}")
     return header, list(zip(*rows, strict=True)) if rows else [() for _ in header]
+
+
+def decode_csv(content: bytes, options: CsvOptions) -> tuple[str, str]:
+    """The text of a CSV file, and its separator.
+
+    Raises:
+        UnreadableCsvError: it is not in its encoding.
+    """
+    text = _decode(content, options.encoding)
+    return text, options.separator or find_separator(text[: text.find("\n", _HEAD_CHARACTERS) + 1 or len(text)])
 
 
 def _decode(content: bytes, encoding: str | None) -> str:
@@ -89,22 +96,3 @@ def _decode(content: bytes, encoding: str | None) -> str:
             raise UnreadableCsvError(f"is not in the encoding {encoding}: {error.reason} at byte {error.start}") from error
         hint = "name its encoding by --encoding, for example latin-1"
         raise UnreadableCsvError(f"is not a CSV file in UTF-8: {error.reason} at byte {error.start}; {hint}") from error
-
-
-def _find_separator(text: str) -> str:
-    start = text[: text.find("\n", 64 * 1024) + 1 or len(text)]
-    cells = {}
-    for separator in _SEPARATORS:
-        lines = csv.reader(io.StringIO(start, newline=""), delimiter=separator)
-        try:
-            widths = {len(line) for line in islice(lines, _SNIFFED_LINES) if line}
-        except csv.Error:
-            continue
-        if len(widths) == 1:
-            cells[separator] = widths.pop()
-    best = max(cells, key=cells.__getitem__, default=",")
-    return best if cells.get(best, 1) > 1 else ","
-
-
-def _name(separator: str) -> str:
-    return {"\t": "a tab", ",": "a comma", ";": "a semicolon", "|": "a bar"}[separator]

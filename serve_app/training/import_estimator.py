@@ -9,8 +9,8 @@ defines the levels of each category. Missing values, and unknown categories, are
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +18,23 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from serve_app.components.golden_rows import choose_golden_rows
 from serve_app.components.manifest import Draft, Manifest
+from serve_app.components.pickles import unpickle
 from serve_app.errors import ComponentsError, SettingsError, TableError
-from serve_app.scoring import drift
 from serve_app.scoring.arrays import Array
 from serve_app.scoring.cells import excerpt
+from serve_app.scoring.distribution import describe, scores_of
 from serve_app.scoring.schema import Column, Feature, Schema
 from serve_app.scoring.sklearn_scorers import EstimatorScorer
 from serve_app.training.column_kinds import Inferred, infer_schema
+from serve_app.training.csv_tables import CsvOptions, decode_csv
+from serve_app.training.decompression import read_decompressed, uncompressed
 from serve_app.training.nulls import PANDAS_NULL_TOKENS, blank_nulls
 from serve_app.training.tables import Table, is_null, read_column, read_table
 
 __all__ = ["import_estimator"]
 
-_GOLDEN_ROWS = 20
 _COMPARED_ROWS = 1000
 _TOLERANCE = 1e-12
 
@@ -55,16 +58,13 @@ def import_estimator(  # noqa: PLR0913 - one keyword for each of the user's choi
         TableError: the sample lacks a column, or cannot be read.
         SettingsError: the name, the version or the threshold is invalid.
     """
-    estimator = _unpickle(path)
+    estimator = _read_estimator(path)
     table = _only_what_is_used(read_table(sample), estimator, target)
     rows = len(next(iter(table.columns.values())))
     # Rare levels are kept: the estimator decides what to do with them.
     inferred = infer_schema(table, target, range(rows), unknown="reject", null_tokens=PANDAS_NULL_TOKENS)
     columns = _with_policies(estimator, _complete(table, inferred))
-    values = np.column_stack([read_column(table, column) for column in columns])
-    good = ~(np.isnan(values) & np.array([column.null == "reject" for column in columns])).any(axis=1)
-    if not good.any():
-        raise table.error("the estimator can score none of its rows")
+    values, good = _read_values(table, columns)
     probabilities = EstimatorScorer(estimator, columns).score(values[good])
     _compare_with_pandas(path, estimator, sample, columns, good, probabilities)
     names = [column.name for column in columns]
@@ -80,13 +80,23 @@ def import_estimator(  # noqa: PLR0913 - one keyword for each of the user's choi
             selected_features=tuple(names),
             encoding="raw",
             training={"method": f"imported: {type(estimator).__name__}", "sample_rows": rows},
-            distribution=drift.describe(columns, values[good], drift.scores_of(probabilities)),
+            distribution=describe(columns, values[good], scores_of(probabilities)),
             feature_means=_feature_means(columns, values[good]),
         )
     except ValueError as error:
         raise SettingsError(str(error)) from error
-    golden_rows = [table.row(row, names) for row in np.flatnonzero(good)[:_GOLDEN_ROWS].tolist()]
-    return Draft(manifest, None, None, estimator, golden_rows)
+    with_null = good & np.isnan(values).any(axis=1)
+    golden = choose_golden_rows(np.flatnonzero(good).tolist(), np.flatnonzero(with_null).tolist())
+    return Draft(manifest, None, None, estimator, [table.row(row, names) for row in golden])
+
+
+def _read_values(table: Table, columns: Sequence[Column]) -> tuple[Array, NDArray[np.bool_]]:
+    """The values of all rows, shape (rows, columns), and which rows the estimator can score, shape (rows,)."""
+    values = np.column_stack([read_column(table, column) for column in columns])
+    good = ~(np.isnan(values) & np.array([column.null == "reject" for column in columns])).any(axis=1)
+    if not good.any():
+        raise table.error("the estimator can score none of its rows")
+    return values, good
 
 
 def _feature_means(columns: Sequence[Column], values: Array) -> tuple[float, ...] | msgspec.UnsetType:
@@ -97,18 +107,15 @@ def _feature_means(columns: Sequence[Column], values: Array) -> tuple[float, ...
     return tuple(means)
 
 
-def _unpickle(path: Path) -> Any:
-    import joblib
-    from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
+def _read_estimator(path: Path) -> Any:
+    from sklearn.exceptions import NotFittedError
     from sklearn.utils.validation import check_is_fitted
 
     try:
-        with warnings.catch_warnings(action="error", category=InconsistentVersionWarning):
-            estimator = joblib.load(path)
+        content = path.read_bytes()
     except OSError as error:
         raise ComponentsError(str(path), f"cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # unpickling runs what the file says, which may raise anything
-        raise ComponentsError(str(path), f"cannot be unpickled: {type(error).__name__}: {error}") from error
+    estimator = unpickle(path, content)
     if not hasattr(estimator, "predict_proba"):
         raise ComponentsError(str(path), f"a {type(estimator).__name__} has no predict_proba, and so gives no probabilities")
     try:
@@ -179,16 +186,7 @@ def _compare_with_pandas(  # noqa: PLR0913, PLR0917 - both sides of the comparis
     path: Path, estimator: Any, sample: Path, columns: Sequence[Column], good: NDArray[np.bool_], probabilities: Array
 ) -> None:
     """Compares the first rows, as pandas reads them and the estimator scores them, with what the service would answer."""
-    import pandas as pd
-
-    readers: dict[str, Callable[[Path], Any]] = {
-        ".parquet": pd.read_parquet,
-        ".json": pd.read_json,
-        ".jsonl": _read_lines,
-        ".ndjson": _read_lines,
-    }
-    raw = readers.get(sample.suffix.lower(), pd.read_csv)(sample)
-    frame = raw[[column.name for column in columns]][good][:_COMPARED_ROWS]
+    frame = _read_by_pandas(sample)[[column.name for column in columns]][good][:_COMPARED_ROWS]
     knows_names = getattr(estimator, "feature_names_in_", None) is not None
     try:
         expected = np.asarray(estimator.predict_proba(frame if knows_names else frame.to_numpy()))
@@ -200,7 +198,15 @@ def _compare_with_pandas(  # noqa: PLR0913, PLR0917 - both sides of the comparis
         raise ComponentsError(str(path), reason)
 
 
-def _read_lines(path: Path) -> Any:
+def _read_by_pandas(sample: Path) -> Any:
+    """The sample as a DataFrame, by pandas' own rules; only compression, encoding and separator are told to it."""
     import pandas as pd
 
-    return pd.read_json(path, lines=True)
+    content = read_decompressed(sample)
+    suffix = uncompressed(sample).suffix.lower()
+    if suffix == ".parquet":
+        return pd.read_parquet(io.BytesIO(content))
+    if suffix in {".json", ".jsonl", ".ndjson"}:
+        return pd.read_json(io.BytesIO(content), lines=suffix != ".json")
+    text, separator = decode_csv(content, CsvOptions())
+    return pd.read_csv(io.StringIO(text), sep=separator)

@@ -50,6 +50,11 @@ class Table:
         """How many rows there are."""
         return len(next(iter(self.columns.values()), ()))
 
+    def row(self, index: int, names: Iterable[str]) -> dict[str, str | None]:
+        """One row as a client would send it, with the columns ``names``."""
+        cells = {name: self.columns[name][index] for name in names}
+        return {name: None if is_null(cell) else cell for name, cell in cells.items()}
+
     def error(self, reason: str) -> TableError:
         """An error about the whole table."""
         return TableError(f"{self.path}: {reason}")
@@ -57,11 +62,6 @@ class Table:
     def cell_error(self, index: int, column: str, reason: str) -> TableError:
         """An error about one cell; ``index`` counts rows from 0."""
         return self.error(f"row {index + self.first_row}, column {excerpt(column)}: {reason}")
-
-    def row(self, index: int, names: Iterable[str]) -> dict[str, str | None]:
-        """One row as a client would send it; None for a missing value."""
-        cells = {name: self.columns[name][index] for name in names}
-        return {name: None if is_null(cell) else cell for name, cell in cells.items()}
 
 
 def read_table(path: Path, csv: CsvOptions = CsvOptions(), *, min_rows: int = _MIN_ROWS) -> Table:  # noqa: B008 - frozen

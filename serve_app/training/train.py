@@ -19,9 +19,9 @@ import numpy as np
 from serve_app.components.golden_rows import GOLDEN_TOLERANCE, predict_proba
 from serve_app.components.manifest import Draft, Manifest
 from serve_app.errors import SettingsError
-from serve_app.scoring import drift
 from serve_app.scoring.arrays import Array
 from serve_app.scoring.cells import excerpt
+from serve_app.scoring.distribution import describe, scores_of
 from serve_app.scoring.schema import Column, UnknownPolicy, selected_columns
 from serve_app.training.coefficients import coefficients
 from serve_app.training.column_kinds import Correction
@@ -154,7 +154,7 @@ def _report(result: _Result, options: FitOptions) -> TrainingReport:
 def _manifest(result: _Result, report: TrainingReport, *, name: str | None, version: str, target: str) -> Manifest:
     data, model = result.data, result.model
     # The scores of the held-back rows, because a model is too confident on the rows that it was fitted to.
-    scores = drift.scores_of(result.probabilities[data.split.held_back])
+    scores = scores_of(result.probabilities[data.split.held_back])
     matrix = model.encoder.encode(data.values[data.split.fitted])
     try:
         manifest = Manifest(
@@ -167,7 +167,7 @@ def _manifest(result: _Result, report: TrainingReport, *, name: str | None, vers
             features=model.features,
             selected_features=tuple(column.name for column in result.used),
             training=report.as_json(),
-            distribution=drift.describe(result.used, data.fitted_values(result.used), scores),
+            distribution=describe(result.used, data.fitted_values(result.used), scores),
         )
     except ValueError as error:
         raise SettingsError(str(error)) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import socket
 import threading
 import time
@@ -17,7 +16,7 @@ import psutil
 import pytest
 import requests
 from support.fault_target import AT_LENGTH, ROOM, SOAK_SECONDS, Target
-from support.serving import wait_until, write_config
+from support.serving import ongoing_requests, wait_until, write_config
 from support.steady_load import Outcome, SteadyLoad
 
 Report = Callable[[str, Outcome, str], None]
@@ -294,7 +293,7 @@ def test_sigterm_answers_what_is_in_flight_and_refuses_what_comes_later(target: 
     threads = [threading.Thread(target=call) for _ in range(6)]
     for thread in threads:
         thread.start()
-    time.sleep(0.3 + random.random() * 0.2)  # in the middle of them
+    wait_until(lambda: ongoing_requests(target.server) + len(statuses) == len(threads), "six calls on their way", 60)
     target.server.process.terminate()
     for thread in threads:
         thread.join()

@@ -17,7 +17,16 @@ import atheris
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 with atheris.instrument_imports(
-    include=["serve_app.scoring.rows", "serve_app.scoring.cells", "serve_app.scoring.cell_readers", "serve_app.api.inflate"]
+    include=[
+        "serve_app.scoring.rows",
+        "serve_app.scoring.fast_rows",
+        "serve_app.scoring.thorough_rows",
+        "serve_app.scoring.cell_readers",
+        "serve_app.scoring.cells",
+        "serve_app.scoring.json_syntax",
+        "serve_app.scoring.nesting",
+        "serve_app.api.inflate",
+    ]
 ):
     from serve_app.api.inflate import Inflater
     from serve_app.scoring import cells, rows

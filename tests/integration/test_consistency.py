@@ -1,4 +1,4 @@
-"""One row, one answer: over HTTP, alone, in batches, concurrently, and beside bad traffic."""
+"""One row, one answer: over HTTP, alone, in batches, concurrently, and next to bad traffic."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def answers(server: Server, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the rows get in one call."""
+    """The answers to the rows in one call."""
     response = server.predict(json.dumps(rows))
     assert response.status_code == 200
     answered: list[dict[str, Any]] = response.json()
@@ -94,7 +94,7 @@ def test_random_splits_sent_concurrently_equal_one_call_bit_for_bit(
     assert [answer for part in post_all(server, bodies) for answer in part] == answers
 
 
-def test_bad_traffic_beside_it_changes_and_fails_nothing(
+def test_bad_traffic_at_the_same_time_changes_and_fails_nothing(
     server: Server, answers: list[dict[str, Any]], rows: list[dict[str, Any]]
 ) -> None:
     bad = [

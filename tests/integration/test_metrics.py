@@ -1,4 +1,4 @@
-"""What a real service tells Prometheus, counted against what it was sent; docs/metrics.md against both."""
+"""The metrics of a real service, compared with what it was sent and with docs/metrics.md."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.serving import wait_until
 from serve_app.config import PROJECT_ROOT
 
 PREFIX = "ray_class_prediction_"
-SHADOW = f"{PREFIX}shadow_"  # of which there is none here; tests/unit/test_metrics.py compares them with the table
+SHADOW = f"{PREFIX}shadow_"  # told only while there is one; tests/unit/serving/test_metrics.py compares them with the table
 RAYS_LABELS = {"Component", "NodeAddress", "SessionName", "Version", "WorkerId", "application", "deployment", "replica"}
 APPLICATION = "measured"
 REPORT_TIMEOUT_S = 60
@@ -143,7 +143,10 @@ def test_the_table_of_metrics_is_what_is_exported(measured: MeasuredServer) -> N
         labels = set().union(*(sample.labels for sample in family.samples)) - RAYS_LABELS - {"le"}
         full_name = name + "_total" if family.type == "counter" else name
         exported[full_name] = (family.type, {label for label in labels if not label.startswith("otel_scope_")})
-    assert {name: said for name, said in listed.items() if not name.startswith(SHADOW)} == exported
+    listed, exported = (
+        {name: said for name, said in table.items() if not name.startswith(SHADOW)} for table in (listed, exported)
+    )
+    assert listed == exported
     for family in measured.families().values():
         for sample in family.samples:
             assert set(sample.labels) >= RAYS_LABELS

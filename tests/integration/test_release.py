@@ -1,4 +1,4 @@
-"""Versions that change while a real service answers: who calls meanwhile gets a right answer of one version or the other."""
+"""Roll-outs of a real service, whose clients meanwhile get right answers of one version or the other."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from support.applications import Applications
 from support.own_tables import mixed_table, write_csv
 from support.scoring import score
-from support.serving import Server, run_command, serve, wait_until, write_config
+from support.serving import Server, wait_until
 from support.steady_load import SteadyLoad
 from support.variants import publish_variant
 
@@ -38,14 +38,14 @@ class Versions:
         self.expected = {loaded.version_label: score(loaded, rows) for loaded in components.values()}
 
     def load(self, **options: Any) -> SteadyLoad:
-        return SteadyLoad(self.server.url, self.rows, self.expected, clients=4, pause_s=0.02, **options)
+        return SteadyLoad(self.server.url, self.rows, self.expected, **{"clients": 4, "pause_s": 0.02, **options})
 
     def rollout(self) -> dict[str, Any]:
         found: dict[str, Any] = requests.get(f"{self.server.url}/model", timeout=30).json()["rollout"]
         return found
 
     def rejected(self) -> dict[str, str]:
-        """Why folders are not used, as each of ten calls tells: there are two replicas."""
+        """Why folders are not used, by folder; ten calls reach both replicas."""
         told = [{each["components"]: each["reason"] for each in self.rollout()["rejected"]} for _ in range(10)]
         assert all(one == told[0] for one in told)
         return told[0]
@@ -60,21 +60,16 @@ class Versions:
 
 
 @pytest.fixture(scope="module")
-def versions(tmp_path_factory: pytest.TempPathFactory, components: Components, make_rows: Any) -> Iterator[Versions]:
+def versions(
+    tmp_path_factory: pytest.TempPathFactory, applications: Applications, components: Components, make_rows: Any
+) -> Versions:
     folder = tmp_path_factory.mktemp("versions")
     released = {version: publish_variant(folder / version, version, float(version[:3]) / 4) for version in RELEASED}
-    config, url = write_config(folder, lambda config: config["applications"][0]["deployments"][0].update(_two_replicas()))
-    with serve(run_command(config), url) as server:
-        yield Versions(server, folder, {"1.0.0": components, **released}, make_rows(50, 8))
-
-
-def _two_replicas() -> dict[str, Any]:
-    """Preprocessors that do not switch at the same moment."""
-    return {"autoscaling_config": {"min_replicas": 2, "max_replicas": 2, "target_ongoing_requests": 128}}
+    return Versions(applications.server, folder, {"1.0.0": components, **released}, make_rows(50, 8))
 
 
 def test_versions_take_over_and_come_back_while_every_call_gets_a_right_answer_of_one_of_them(versions: Versions) -> None:
-    with versions.load(rows_per_call=3) as load:
+    with versions.load(rows_per_call=3, pause_s=0.1) as load:
         for command, before, after in (
             (["deploy", versions.folder / "2.0.0"], "1.0.0", "2.0.0"),
             (["deploy", versions.folder / "3.0.0"], "2.0.0", "3.0.0"),

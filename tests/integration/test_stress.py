@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,7 +21,7 @@ from typing import Any
 import psutil
 import pytest
 import requests
-from support.serving import Server, free_port, wait_until
+from support.serving import Server, free_port, ongoing_requests, wait_until
 
 from serve_app.components.compiled import Components
 from serve_app.config import PROJECT_ROOT
@@ -369,7 +368,7 @@ def test_a_replica_that_is_killed_fails_the_run(server: Server, few_rows: Path, 
         assert replicas != []
         for replica in replicas:
             replica.suspend()
-        time.sleep(1)  # now every user waits for an answer
+        wait_until(lambda: ongoing_requests(server) >= SCENARIOS["random-batch"].stages[0].users, "that every user waits", 30)
         for replica in replicas:
             replica.kill()
         said, _ = process.communicate(timeout=60)

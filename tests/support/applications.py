@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from support.own_tables import bundled_table, mixed_table, write_csv
-from support.serving import Server, free_port, run_command, serve, wait_until, write_config
+from support.serving import STANDARD, Server, free_port, run_command, serve, wait_until, write_config
 
 from serve_app.components.compiled import Components
 from serve_app.components.saving import save_components
@@ -49,7 +49,6 @@ ROOM = 6
 """Requests at once that the application ``small`` accepts: four are scored and two wait."""
 
 _SPLIT = {"wine", "mixed"}  # each Classifier is one more process to start
-_AT_ROOT = "mixed"
 _STAND_IN_ROWS = 5000
 _READY_TIMEOUT_S = 120
 # Ray's defaults are ten times as long. It forgets a gauge that is not set again within two reports; health checks set them.
@@ -110,6 +109,7 @@ def serve_applications(folder: Path) -> Iterator[Applications]:
     def edit(config: dict[str, Any]) -> None:
         (standard,) = config["applications"]
         config["applications"] = [
+            _released_application(standard),  # the first: `deploy` and `rollback` change that one
             *(_own_application(standard, name, folder) for name in (*own, "imported")),
             _measured_application(standard, folder),
             _small_application(standard),
@@ -155,7 +155,7 @@ def _train_measured(folder: Path) -> Components:
 
 
 def _prefix(name: str) -> str:
-    return "/" if name == _AT_ROOT else f"/{name}"
+    return "/" if name == STANDARD else f"/{name}"
 
 
 def _application(standard: dict[str, Any], name: str, deployments: list[dict[str, Any]], **args: Any) -> dict[str, Any]:
@@ -171,6 +171,12 @@ def _application(standard: dict[str, Any], name: str, deployments: list[dict[str
 
 def _fixed(replicas: int) -> dict[str, Any]:
     return {"min_replicas": replicas, "max_replicas": replicas, "target_ongoing_requests": 128}
+
+
+def _released_application(standard: dict[str, Any]) -> dict[str, Any]:
+    """The committed application with Preprocessors that do not switch versions at the same moment."""
+    preprocessor, classifier = standard["deployments"]
+    return _application(standard, STANDARD, [{**preprocessor, "autoscaling_config": _fixed(2)}, classifier])
 
 
 def _own_application(standard: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from starlette.types import Message
 
@@ -11,6 +11,7 @@ from serve_app.api.body_budget import BodyBudget
 from serve_app.api.routes import build_http_app
 from serve_app.components.compiled import Components
 from serve_app.config import Settings
+from serve_app.serving.drift_window import WindowDrift
 from serve_app.serving.pipeline import Pipeline
 from serve_app.serving.rollout import RolloutDescription, UsedVersion
 
@@ -40,7 +41,7 @@ class Service:
         )
         return RolloutDescription(serving=serving, previous=None, canary=None, shadow=None, rejected=(), unavailable=())
 
-    async def drift(self) -> dict[str, Any] | None:
+    async def drift(self) -> WindowDrift | None:
         return None
 
     async def is_ready(self) -> bool:

@@ -17,4 +17,4 @@ __all__ = ["score"]
 def score(components: Components, rows: Sequence[dict[str, Any]]) -> NDArray[np.float64]:
     """Probabilities of shape (rows, classes)."""
     chunks = components.parser(max_rows=len(rows)).chunks(json.dumps(rows).encode())
-    return np.concatenate([components.scorer.score(components.encoder.encode(chunk.values)) for chunk in chunks])
+    return np.concatenate([components.score(chunk.values) for chunk in chunks])

@@ -26,9 +26,11 @@ from serve_app.operations.haproxy_admin import HAProxyAdmin, admin_sockets
 from serve_app.operations.process_tree import processes_under
 
 __all__ = [
+    "STANDARD",
     "Server",
     "direct_replicas",
     "free_port",
+    "ongoing_requests",
     "run_command",
     "serve",
     "wait_for_direct_way",
@@ -145,10 +147,23 @@ def wait_for_direct_way(server: Server, application: str = STANDARD) -> None:
 
 def direct_replicas(server: Server, application: str = STANDARD) -> int:
     """How many Preprocessor replicas of an application HAProxy sends requests to."""
+
+    def count(admin: HAProxyAdmin) -> int:
+        return sum(f"{application}-Preprocessor-" in row["svname"] and row["status"] == "UP" for row in admin.statistics())
+
+    return _ask_haproxy(server, count)
+
+
+def ongoing_requests(server: Server) -> int:
+    """How many requests HAProxy has passed on and not answered yet."""
+    return _ask_haproxy(server, HAProxyAdmin.ongoing_requests)
+
+
+def _ask_haproxy(server: Server, question: Callable[[HAProxyAdmin], int]) -> int:
+    """What the service's HAProxy answers; 0 if there is none, as while it starts."""
     for path in admin_sockets(processes_under(server.process, "haproxy")):
         with contextlib.suppress(OSError), contextlib.closing(HAProxyAdmin(path)) as admin:
-            found = [row["svname"] for row in admin.statistics() if row["status"] == "UP"]
-            return sum(f"{application}#Preprocessor" in name for name in found)
+            return question(admin)
     return 0
 
 

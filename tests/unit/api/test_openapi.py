@@ -18,6 +18,8 @@ from serve_app.api.openapi import openapi_document
 from serve_app.components.compiled import Components
 from serve_app.components.saving import save_components
 from serve_app.config import AccessSettings, Limits, Settings
+from serve_app.scoring.drift import BinsDrift, Drift
+from serve_app.serving.drift_window import WindowDrift
 from serve_app.training.train import train
 
 
@@ -78,12 +80,19 @@ def test_it_is_an_openapi_document_with_json_schemas(trained: Components, has_ke
 class DriftingService(Service):
     """One that has a report of drift: of many rows and of too few."""
 
-    async def drift(self) -> dict[str, Any]:
-        few = {"psi": 0.5, "verdict": "too few rows", "by_chance": 0.9}
-        many = {"psi": 0.1, "verdict": "stable", "by_chance": 0.01, "missing": 0.0, "missing_in_training": 0.0}
-        of_number = {"shares": [0.5, 0.5], "quantiles": [1.0], "quantiles_in_training": [1.0]}
-        counted = {"window_seconds": 3600, "replicas": 1, "training_rows": 10, "rows": 9}
-        return {**counted, "columns": {"a": {**many, **of_number}, "b": few}, "score": None}
+    async def drift(self) -> WindowDrift:
+        few = Drift(psi=0.5, verdict="too few rows", by_chance=0.9)
+        many = BinsDrift(
+            psi=0.1,
+            verdict="stable",
+            by_chance=0.01,
+            missing=0.0,
+            missing_in_training=0.0,
+            shares=[0.5, 0.5],
+            quantiles=[1.0],
+            quantiles_in_training=[1.0],
+        )
+        return WindowDrift(window_seconds=3600, replicas=1, training_rows=10, rows=9, columns={"a": many, "b": few}, score=None)
 
 
 def test_every_response_has_the_schema_that_is_documented_for_it(

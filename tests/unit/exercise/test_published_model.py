@@ -35,7 +35,7 @@ def compiled(draft: Draft) -> Components:
 def probability_of(components: Components, row: dict[str, Any]) -> tuple[float, Sequence[FieldProblem]]:
     (chunk,) = components.parser(max_rows=1).chunks(msgspec.json.encode(row))
     assert not chunk.problems
-    return float(components.scorer.score(components.encoder.encode(chunk.values))[0, 1]), chunk.warnings
+    return float(components.score(chunk.values)[0, 1]), chunk.warnings
 
 
 def test_the_example_row_has_the_probability_of_the_published_coefficients(

@@ -125,3 +125,13 @@ def test_what_is_not_a_file_of_rows_is_refused(tmp_path: Path, name: str) -> Non
     (tmp_path / "notes.txt").write_text("none")
     with pytest.raises(TableError):
         plan(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+@pytest.mark.parametrize("piece_bytes", [1, 30, 10_000])
+def test_the_separator_of_a_csv_file_is_found(tmp_path: Path, separator: str, piece_bytes: int) -> None:
+    rows = [["1,5", f"a{separator}b\nc"], ["2,5", 'say "no"'], ["3", ""]] * 20
+    path = tmp_path / "rows.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter=separator).writerows([["a", "b"], *rows])
+    assert read_in_pieces(path, piece_bytes) == list(enumerate(rows))

@@ -38,7 +38,7 @@ def explainer_of(components: Components) -> Explainer:
 def explained(components: Components, rows: list[dict[str, Any]]) -> tuple[np.ndarray, list[Explanation]]:
     (chunk,) = components.parser(max_rows=len(rows)).chunks(msgspec.json.encode(rows))
     assert not chunk.problems
-    probabilities = components.scorer.score(components.encoder.encode(chunk.values))
+    probabilities = components.score(chunk.values)
     return probabilities, explainer_of(components).explain(chunk.values, probabilities.argmax(axis=1).tolist())
 
 
@@ -127,7 +127,7 @@ def test_an_estimator_that_is_neither_linear_nor_trees_cannot_be_explained(tmp_p
     joblib.dump(GaussianNB().fit(data, table["class"]), tmp_path / "bayes.pkl")
     draft = import_estimator(tmp_path / "bayes.pkl", write_csv(tmp_path / "wine.csv", table), target="class")
     components = save_components(tmp_path / "components", draft)
-    with pytest.raises(NotExplainableError, match="a GaussianNB is neither linear nor trees"):
+    with pytest.raises(NotExplainableError, match="a GaussianNB is neither linear nor made of trees"):
         explained(components, [{**rows_of(table)[0]}])
 
 
@@ -168,7 +168,7 @@ def test_an_estimator_behind_a_scaler_is_explained_as_exactly(
 def test_a_pipeline_that_mixes_features_cannot_be_explained(tmp_path: Path) -> None:
     table = bundled_table("wine")
     components = imported(tmp_path, make_pipeline(StandardScaler(), PCA(3), LogisticRegression()), table)
-    with pytest.raises(NotExplainableError, match="other features"):
+    with pytest.raises(NotExplainableError, match="changes which features"):
         explained(components, [{**rows_of(table)[0]}])
 
 

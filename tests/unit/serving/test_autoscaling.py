@@ -46,11 +46,11 @@ def wanted(requests: float, *body_bytes: float, replicas: int = 1) -> float:
     return replicas_wanted
 
 
-def test_small_requests_call_for_replicas_by_their_number() -> None:
+def test_small_requests_need_replicas_by_their_number() -> None:
     assert wanted(256, 256 * 1700) == 2
 
 
-def test_large_requests_call_for_replicas_by_their_bytes() -> None:
+def test_large_requests_need_replicas_by_their_bytes() -> None:
     assert wanted(8, 8 * 17 * MIB) == pytest.approx(8 * 17 / 32)
 
 
@@ -62,21 +62,21 @@ def test_one_client_with_one_huge_call_after_the_other_gets_no_second_replica() 
     assert wanted(1, 8 * WORK) == 1
 
 
-def test_replicas_that_tell_of_no_bytes_are_counted_by_requests() -> None:
+def test_without_reported_bytes_only_requests_count() -> None:
     assert wanted(192) == 1.5
 
 
 @pytest.mark.parametrize(("requests", "replicas"), [(96, 1), (97, 2), (128, 2), (200, 2)])
-def test_of_two_replicas_one_goes_when_the_other_would_be_busy_to_three_quarters(requests: float, replicas: int) -> None:
+def test_one_of_two_replicas_is_removed_if_the_other_would_be_three_quarters_busy(requests: float, replicas: int) -> None:
     assert math.ceil(wanted(requests, replicas=2)) == replicas
 
 
-def test_before_the_first_replica_there_is_nothing_to_go_by() -> None:
+def test_before_the_first_replica_the_target_stays() -> None:
     assert wanted(500, replicas=0) == 1
 
 
 @given(requests=st.floats(0, 1e6), told=st.lists(st.floats(0, 1e12), max_size=4), replicas=st.integers(1, 9))
-def test_never_fewer_than_the_queue_calls_for_nor_more_than_there_are_already_or_requests(
+def test_never_fewer_than_the_queue_needs_nor_more_than_there_are_replicas_or_requests(
     requests: float, told: list[float], replicas: int
 ) -> None:
     by_queue = requests / 128

@@ -71,7 +71,7 @@ def test_each_array_gets_its_own_result_and_no_batch_is_too_large(
 
 
 @pytest.mark.parametrize("turns", range(20))
-def test_who_comes_just_as_a_batch_ends_is_scored_too(turns: int) -> None:
+def test_an_array_that_arrives_just_as_a_batch_ends_is_scored(turns: int) -> None:
     batcher = RowBatcher(Doubler(), max_rows=100, max_concurrent_batches=1)
 
     async def ask() -> Array:
@@ -86,7 +86,7 @@ def test_who_comes_just_as_a_batch_ends_is_scored_too(turns: int) -> None:
     assert asyncio.run(ask()).tolist() == [[4.0]]
 
 
-def test_what_arrives_while_batches_run_is_the_next_batch() -> None:
+def test_arrays_that_arrive_while_batches_run_are_the_next_batch() -> None:
     double = Doubler(turns=10)
     batcher = RowBatcher(double, max_rows=100, max_concurrent_batches=1)
 
@@ -135,7 +135,7 @@ def test_endless_traffic_does_not_hold_a_batch_up() -> None:
     assert 1 < asyncio.run(flood()) < 100
 
 
-def test_a_failure_reaches_all_of_its_batch_and_nobody_else() -> None:
+def test_a_failure_reaches_all_of_its_batch_and_no_other() -> None:
     double = Doubler()
     batcher = RowBatcher(double, max_rows=100, max_concurrent_batches=1)
 
@@ -150,7 +150,7 @@ def test_a_failure_reaches_all_of_its_batch_and_nobody_else() -> None:
     assert answered.tolist() == [[6.0]]
 
 
-def test_who_gives_up_takes_nothing_from_the_others() -> None:
+def test_a_caller_that_gives_up_does_not_affect_the_others() -> None:
     double = Doubler()
     batcher = RowBatcher(double, max_rows=100, max_concurrent_batches=1)
 
@@ -166,7 +166,7 @@ def test_who_gives_up_takes_nothing_from_the_others() -> None:
     assert asyncio.run(ask()).tolist() == [[4.0]]
 
 
-def test_who_gave_up_before_a_batch_began_is_not_scored() -> None:
+def test_an_array_whose_caller_gave_up_before_its_batch_began_is_not_scored() -> None:
     double = Doubler(turns=10)
     batcher = RowBatcher(double, max_rows=100, max_concurrent_batches=1)
 

@@ -3,13 +3,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
-from serve_app.scoring.drift import Distribution, describe
+from serve_app.scoring.distribution import Distribution, describe
 from serve_app.scoring.schema import Column
 from serve_app.serving import drift_window
-from serve_app.serving.drift_window import PANE_S, PANES, Collector, DriftWindow
+from serve_app.serving.drift_window import PANE_S, PANES, Collector, DriftWindow, WindowDrift
 
 
 class Handle:
@@ -54,8 +55,8 @@ def rows(count: int, seed: int, shift: float = 0.0) -> tuple[np.ndarray, np.ndar
     return random.normal(shift, 1, (count, 1)), np.column_stack([1 - scores, scores])
 
 
-def test_whoever_is_asked_knows_what_all_replicas_saw(distribution: Distribution, handle: Handle) -> None:
-    async def ask() -> dict[str, Any]:
+def test_every_replica_reports_the_rows_of_all_replicas(distribution: Distribution, handle: Handle) -> None:
+    async def ask() -> WindowDrift:
         first, second = (DriftWindow("digest", distribution, name) for name in ("one", "two"))
         other_model = DriftWindow("another", distribution, "three")
         first.record(*rows(1000, 1))
@@ -66,16 +67,17 @@ def test_whoever_is_asked_knows_what_all_replicas_saw(distribution: Distribution
         return await first.report()
 
     found = asyncio.run(ask())
-    assert (found["rows"], found["replicas"], found["training_rows"]) == (2500, 2, 5000)
-    assert found["columns"]["n"]["verdict"] == "drifted"
-    assert found["score"]["verdict"] == "stable"
+    assert (found.rows, found.replicas, found.training_rows) == (2500, 2, 5000)
+    assert found.columns["n"].verdict == "drifted"
+    assert found.score
+    assert found.score.verdict == "stable"
 
 
 def test_of_few_rows_no_cell_can_be_read(distribution: Distribution, handle: Handle) -> None:
-    async def ask(count: int) -> dict[str, Any]:
+    async def ask(count: int) -> Any:
         window = DriftWindow(f"of {count}", distribution, "one")
         window.record(np.full((count, 1), 0.123456), rows(count, 1)[1])
-        return await window.report()
+        return msgspec.to_builtins(await window.report())
 
     few, many = asyncio.run(ask(1)), asyncio.run(ask(1000))
     assert few["columns"]["n"]["verdict"] == few["score"]["verdict"] == "too few rows"
@@ -84,7 +86,7 @@ def test_of_few_rows_no_cell_can_be_read(distribution: Distribution, handle: Han
     assert many["columns"]["n"].keys() > {"quantiles", "shares", "missing"}
 
 
-def test_what_is_older_than_the_window_is_forgotten(distribution: Distribution, handle: Handle) -> None:
+def test_rows_older_than_the_window_are_forgotten(distribution: Distribution, handle: Handle) -> None:
     clock = Clock()
 
     async def ask() -> list[int]:
@@ -92,7 +94,7 @@ def test_what_is_older_than_the_window_is_forgotten(distribution: Distribution, 
         seen = []
         for step in range(PANES + 2):
             window.record(*rows(100 + step, step))
-            seen.append((await window.report())["rows"])
+            seen.append((await window.report()).rows)
             clock.now += PANE_S
         return seen
 
@@ -106,17 +108,17 @@ def test_what_is_older_than_the_window_is_forgotten(distribution: Distribution, 
 def test_a_pane_that_ends_before_it_was_sent_is_sent_later(distribution: Distribution, handle: Handle) -> None:
     clock = Clock()
 
-    async def ask() -> dict[str, Any]:
+    async def ask() -> WindowDrift:
         window = DriftWindow("digest", distribution, "one", clock)
         window.record(*rows(10, 0))
         clock.now += PANE_S
         window.record(*rows(20, 1))
         return await window.report()
 
-    assert asyncio.run(ask())["rows"] == 30
+    assert asyncio.run(ask()).rows == 30
 
 
-def test_rows_are_sent_by_themselves(distribution: Distribution, handle: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_are_sent_without_a_request(distribution: Distribution, handle: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drift_window, "_SEND_INTERVAL_S", 0.01)
 
     async def wait() -> None:
@@ -131,7 +133,7 @@ def test_rows_are_sent_by_themselves(distribution: Distribution, handle: Handle,
     assert len(handle.collector.get("digest", 0)) == 1
 
 
-def test_a_replica_tells_the_index_of_what_it_saw_alone(distribution: Distribution, handle: Handle) -> None:
+def test_a_replica_reports_the_index_of_its_own_rows(distribution: Distribution, handle: Handle) -> None:
     async def tell() -> tuple[dict[str, float], dict[str, float]]:
         window = DriftWindow("digest", distribution, "one")
         before = window.psi()
@@ -144,12 +146,12 @@ def test_a_replica_tells_the_index_of_what_it_saw_alone(distribution: Distributi
     assert after["(score)"] < 0.1
 
 
-def test_requests_of_no_rows_are_nothing_to_compare(distribution: Distribution, handle: Handle) -> None:
-    async def tell() -> tuple[dict[str, float], dict[str, Any]]:
+def test_requests_without_rows_are_not_counted(distribution: Distribution, handle: Handle) -> None:
+    async def tell() -> tuple[dict[str, float], WindowDrift]:
         window = DriftWindow("digest", distribution, "one")
         window.record(*rows(0, 0))
         return window.psi(), await window.report()
 
     index, found = asyncio.run(tell())
     assert index == {}
-    assert (found["rows"], found["replicas"], found["score"]) == (0, 0, None)
+    assert (found.rows, found.replicas, found.score) == (0, 0, None)

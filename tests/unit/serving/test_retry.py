@@ -10,9 +10,7 @@ from support.graph import VersionedGraph
 from serve_app.serving.retry import Retry
 
 
-def test_an_attempt_is_made_ever_more_seldom_and_only_while_something_is_missing(
-    versions: VersionedGraph, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_pauses_between_attempts_double_up_to_a_minute(versions: VersionedGraph, monkeypatch: pytest.MonkeyPatch) -> None:
     now, attempts = [0.0], [0]
     monkeypatch.setattr("serve_app.serving.retry.perf_counter", lambda: now[0])
 

@@ -18,7 +18,7 @@ from serve_app.serving.preprocessor import Preprocessor
 from serve_app.serving.rollout import RolloutDescription
 
 
-def test_replicas_switch_to_what_user_config_names_and_back_to_what_it_no_longer_names(versions: VersionedGraph) -> None:
+def test_replicas_switch_to_each_version_that_user_config_names_and_back_to_the_base(versions: VersionedGraph) -> None:
     async def steps() -> list[str]:
         seen = [versions.version()]
         for serving in ({"serving": versions.named("two")}, {"serving": versions.named("three")}, {}):
@@ -47,7 +47,7 @@ def test_a_request_ends_with_the_version_that_it_began_with(versions: VersionedG
     assert new["probability_positiveclass"] < 0.3
 
 
-def test_a_classifier_lets_go_of_what_was_named_before_the_last_change(
+def test_a_classifier_keeps_the_versions_of_one_rollout_before(
     versions: VersionedGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serve_app.serving.classifier._ARRIVAL_TIMEOUT_S", 0.1)
@@ -97,7 +97,7 @@ def test_a_version_that_cannot_be_used_never_serves_and_says_why(
     assert reason in caplog.text
 
 
-def test_a_replica_that_starts_with_a_version_that_is_gone_takes_the_previous_one(versions: VersionedGraph) -> None:
+def test_a_replica_that_starts_with_a_version_that_is_gone_uses_the_previous_one(versions: VersionedGraph) -> None:
     shutil.rmtree(versions.folder / "three")
     asyncio.run(versions.reconfigure(serving=versions.named("three"), previous=versions.named("two")))
     assert versions.version() == "2.0.0"
@@ -179,7 +179,7 @@ async def settle(versions: VersionedGraph) -> None:
             await replica._versions._retry._task
 
 
-def test_a_replica_that_starts_while_the_classifier_is_away_takes_the_serving_version_once_it_is_back(
+def test_a_replica_that_starts_without_a_classifier_uses_the_serving_version_once_there_is_one(
     versions: VersionedGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serve_app.serving.retry._FIRST_PAUSE_S", 0)
@@ -199,7 +199,7 @@ def test_a_replica_that_starts_while_the_classifier_is_away_takes_the_serving_ve
     assert asyncio.run(steps()) == ["1.0.0", "3.0.0"]
 
 
-def test_what_was_not_there_is_loaded_once_it_is(
+def test_a_missing_folder_is_loaded_once_it_exists(
     versions: VersionedGraph, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("serve_app.serving.retry._FIRST_PAUSE_S", 0)
@@ -254,7 +254,7 @@ def test_two_unusable_versions_in_a_row_leave_the_one_that_serves_in_the_classif
     assert versions.version() == "2.0.0"
 
 
-def test_a_version_that_was_refused_once_can_be_loaded_later_and_is_held_by_nobody_until_then(versions: VersionedGraph) -> None:
+def test_a_version_that_was_refused_is_dropped_and_can_be_loaded_later(versions: VersionedGraph) -> None:
     named = versions.reference("two", versions.two.digest)
 
     async def steps() -> list[str]:

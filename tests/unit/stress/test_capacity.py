@@ -7,7 +7,6 @@ import pytest
 
 from stress.capacity import CONFIRMATION, Capacity, Step, search_capacity, summarise_step
 from stress.records import RecordWriter, read_records
-from stress.report import capacity_sentence
 
 
 class Service:
@@ -78,16 +77,3 @@ def test_a_step_counts_what_was_due_after_the_warm_up(tmp_path: Path) -> None:
     step = summarise_step(read_records(tmp_path / "requests.csv"), 1.5, warm_up_s=1.0, seconds=2.0)
     assert (step.calls, step.failures, step.p50_ms) == (3, 1, 20.0)
     assert 2.9 < step.late_p99_ms <= 3.0
-
-
-def test_the_capacity_is_one_sentence() -> None:
-    here = "on this machine"
-    for capacity, said in (
-        (Capacity(1432.0, 1432.0, unbounded=False), f"About 1,400 one-row calls/s at p99 < 100 ms with 2 replicas {here}."),
-        (
-            Capacity(20_000.0, 20_000.0, unbounded=True),
-            f"At least 20,000 one-row calls/s at p99 < 100 ms with 2 replicas {here}.",
-        ),
-        (Capacity(None, 6.25, unbounded=False), f"Less than 6 one-row calls/s at p99 < 100 ms with 2 replicas {here}."),
-    ):
-        assert capacity_sentence(capacity, 100.0, rows="one-row", replicas=" with 2 replicas", where=here) == said

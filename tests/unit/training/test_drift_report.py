@@ -23,8 +23,8 @@ def test_the_page_of_drift_shows_the_most_drifted_column_first(tmp_path: Path) -
     distribution = components.manifest.distribution
     assert distribution
     found = compare(distribution, counts)
-    assert found["columns"]["share"]["verdict"] == "drifted"
-    assert found["columns"]["place"]["verdict"] == "stable"
+    assert found.columns["share"].verdict == "drifted"
+    assert found.columns["place"].verdict == "stable"
     write_drift_report(tmp_path / "drift.html", components.manifest, found)
     page = Page(tmp_path / "drift.html")
     assert page.headings[0].startswith("score: ")

@@ -141,3 +141,17 @@ def test_a_sample_without_the_columns_is_refused(tmp_path: Path, people: Path) -
     joblib.dump(people_pipeline(people, LogisticRegression()), tmp_path / "mine.pkl")
     with pytest.raises(TableError, match="has no column 'age'"):
         import_estimator(tmp_path / "mine.pkl", sample, target="class")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".csv.gz", ".parquet", ".json", ".jsonl"])
+def test_a_sample_may_be_of_any_format_that_training_reads(tmp_path: Path, people: Path, suffix: str) -> None:
+    frame = pd.read_csv(people)
+    sample = tmp_path / f"sample{suffix}"
+    if suffix == ".parquet":
+        frame.to_parquet(sample)
+    elif suffix.startswith(".json"):
+        frame.to_json(sample, orient="records", lines=suffix == ".jsonl")
+    else:
+        frame.to_csv(sample, index=False, sep="\t" if suffix == ".tsv" else ";", encoding="utf-16")
+    components = imported(tmp_path, people_pipeline(people, LogisticRegression()), sample, "survived")
+    assert [column.kind for column in components.manifest.schema.columns] == ["numeric", "numeric", "categorical"]

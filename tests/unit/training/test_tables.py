@@ -62,6 +62,36 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path, suffix: str, content
         read_table(path, min_rows=1)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "too few rows to train on: 0"),
+        (b"x,y\n", "too few rows to train on: 0"),
+        (b"x,y\n" + b"1,2\n" * 30 + b"3\n", "row 32 has 1 cells, the header has 2"),
+        (b"x,y\n" + b"1,2,3\n" * 30, "row 2 has 3 cells"),
+        (b"x,x\n" + b"1,2\n" * 30, "the column 'x' appears twice"),
+        (b"x,y\n" + b'"1"2,2\n' * 30, "is not a CSV file"),
+        (b"x,y\n" + b"\xff,2\n" * 30, "is not a CSV file in UTF-8"),
+    ],
+)
+def test_a_csv_file_that_is_no_table_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes(content)
+    with pytest.raises(TableError, match=message):
+        read_table(path)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"none\.csv cannot be read: No such file"):
+        read_table(tmp_path / "none.csv")
+
+
+def test_a_file_with_a_byte_order_mark_and_empty_lines_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + b"x,y\r\n" + b"1,2\r\n" * 20 + b"\r\n\r\n")
+    assert {name: len(cells) for name, cells in read_table(path).columns.items()} == {"x": 20, "y": 20}
+
+
 def test_cells_become_the_numbers_of_a_request() -> None:
     table = Table(Path("t"), {"b": ["yes", "F", ""], "d": ["1970-01-02", "1969-12-31T12:00", " "], "c": ["u", "?", "v"]})
     boolean, date, category = Column("b", "boolean"), Column("d", "date"), Column("c", "categorical", levels=("u", "v"))

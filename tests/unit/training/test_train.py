@@ -95,7 +95,7 @@ def served_probabilities(components: Components, table: Table) -> NDArray[np.flo
     chunks = list(components.parser(max_rows=len(rows)).chunks(json.dumps(rows).encode()))
     assert not any(chunk.problems for chunk in chunks)
     values = np.concatenate([chunk.values for chunk in chunks])
-    return components.scorer.score(components.encoder.encode(values))[:, 1]
+    return components.score(values)[:, 1]
 
 
 # What the issue says of the model that the stand-in makes.
@@ -391,34 +391,3 @@ def test_two_columns_that_make_features_of_one_name_are_refused(tmp_path: Path) 
     table["y"] = (random.random(400) < chances).astype(int).astype(str).tolist()
     with pytest.raises(TableError, match=r"columns '(a_b' and 'a|a' and 'a_b)' both make a feature 'a_b_c'"):
         train(write(tmp_path / "table.csv", table), target="y")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "too few rows to train on: 0"),
-        (b"x,y\n", "too few rows to train on: 0"),
-        (b"x,y\n" + b"1,2\n" * 30 + b"3\n", "row 32 has 1 cells, the header has 2"),
-        (b"x,y\n" + b"1,2,3\n" * 30, "row 2 has 3 cells"),
-        (b"x,x\n" + b"1,2\n" * 30, "the column 'x' appears twice"),
-        (b"x,y\n" + b'"1"2,2\n' * 30, "is not a CSV file"),
-        (b"x,y\n" + b"\xff,2\n" * 30, "is not a CSV file in UTF-8"),
-    ],
-)
-def test_a_file_that_is_no_table_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
-    path = tmp_path / "table.csv"
-    path.write_bytes(content)
-    with pytest.raises(TableError, match=message):
-        train(path, target="y")
-
-
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match=r"none\.csv cannot be read: No such file"):
-        train(tmp_path / "none.csv", target="y")
-
-
-def test_a_file_with_a_byte_order_mark_and_empty_lines_is_read(tmp_path: Path) -> None:
-    path = write(tmp_path / "table.csv", simple_table())
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes() + b"\r\n\r\n")
-    draft, _ = train(path, target="y")
-    assert [column.name for column in draft.manifest.schema.columns] == ["hint"]
