@@ -7,6 +7,7 @@ command calls one function of a room below.
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import click
@@ -37,8 +38,12 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Scores tabular rows with a fitted classifier, on Ray Serve."""
+    handles_signals = {command.name for command in (service.run, service.join_cluster)}
+    if context.invoked_subcommand not in handles_signals and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # so that files and the terminal are tidied up
 
 
 for command in (*service.COMMANDS, *files.COMMANDS, *models.COMMANDS, keys.keys_group):

@@ -20,6 +20,7 @@ __all__ = [
     "env_file_option",
     "host_option",
     "out_option",
+    "port_option",
     "seed_option",
     "unknown_option",
 ]
@@ -78,7 +79,14 @@ drain_option = click.option(
 seed_option = click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=26, show_default=True, help="Seed of the random numbers."
 )
-
 address_option = click.option(
-    "--address", default="auto", show_default=True, help="Address of the Ray cluster; auto is the one on this machine."
+    "--address",
+    envvar="RAY_ADDRESS",
+    show_envvar=True,
+    help="Address of a Ray cluster (default: the cluster of a service that runs on this machine).",
+)
+port_option = click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="HTTP port of the service on this machine; needed only if several run here.",
 )

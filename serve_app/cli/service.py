@@ -6,8 +6,18 @@ from pathlib import Path
 
 import click
 
-from serve_app.cli.options import PATH, Finite, address_option, config_option, drain_option, env_file_option, host_option
+from serve_app.cli.options import (
+    PATH,
+    Finite,
+    address_option,
+    config_option,
+    drain_option,
+    env_file_option,
+    host_option,
+    port_option,
+)
 from serve_app.cli.printing import announce_release, announce_service, console
+from serve_app.operations.stop_signals import StopSignals
 
 __all__ = ["COMMANDS"]
 
@@ -54,17 +64,24 @@ def run(  # noqa: PLR0913, PLR0917 - click passes options as arguments
     drain_timeout: float,
 ) -> None:
     """Serve in the foreground until Ctrl-C."""
+    stop = StopSignals()  # first of all: what follows imports for seconds
     from serve_app.operations.ray_processes import start_alone, start_head
     from serve_app.operations.run import run_service
     from serve_app.operations.serve_config import Overrides
 
-    def start_ray() -> str:
-        return start_head(node_host, metrics_port) if cluster else start_alone(metrics_port)
+    def start_ray(folder: Path) -> str:
+        return start_head(folder, node_host, metrics_port) if cluster else start_alone(folder, metrics_port)
 
     console.print("Starting Ray and Ray Serve ...")
-    overrides = Overrides(components, host, min_replicas, max_replicas, keys, max_replicas_per_node)
     run_service(
-        config, env_file, announce_service, overrides, start_ray=start_ray, is_cluster=cluster, drain_timeout_s=drain_timeout
+        config,
+        env_file,
+        announce_service,
+        Overrides(components, host, min_replicas, max_replicas, keys, max_replicas_per_node),
+        stop=stop,
+        start_ray=start_ray,
+        is_cluster=cluster,
+        drain_timeout_s=drain_timeout,
     )
     console.print("Stopped.")
 
@@ -76,10 +93,16 @@ def run(  # noqa: PLR0913, PLR0917 - click passes options as arguments
 @drain_option
 def join_cluster(head: str, env_file: Path, num_cpus: int | None, drain_timeout: float) -> None:
     """Be a worker of the cluster whose head runs on the machine HEAD, until Ctrl-C."""
+    stop = StopSignals()
     from serve_app.operations.join import join
 
+    def announce(address: str, notes: tuple[str, ...]) -> None:
+        for note in notes:
+            console.print(note)
+        console.print(f"Joined {head} as {address}.")
+
     console.print(f"Waiting for {head} ...")
-    join(head, env_file, num_cpus, drain_timeout, lambda address: console.print(f"Joined {head} as {address}."))
+    join(head, env_file, announce, stop=stop, num_cpus=num_cpus, drain_timeout_s=drain_timeout)
     console.print("Stopped.")
 
 
@@ -101,8 +124,16 @@ def ready(config: Path, host: str | None, timeout: float) -> None:
 @click.option("--canary", type=Finite(0, 1), help="Put the model on trial: it answers this share of the requests.")
 @click.option("--shadow", type=Finite(0, 1), help="Put the model on trial: it gets a copy of this share of the requests.")
 @click.option("--allow-schema-change", is_flag=True, help="Deploy the model even if clients must send other rows than now.")
+@port_option
 @address_option
-def deploy(components: Path, canary: float | None, shadow: float | None, allow_schema_change: bool, address: str) -> None:
+def deploy(  # noqa: PLR0913, PLR0917 - click passes options as arguments
+    components: Path,
+    canary: float | None,
+    shadow: float | None,
+    allow_schema_change: bool,
+    port: int | None,
+    address: str | None,
+) -> None:
     """Switch the running service to the model COMPONENTS without a pause; the model is verified first."""
     from serve_app.operations.release import deploy as release
 
@@ -110,18 +141,26 @@ def deploy(components: Path, canary: float | None, shadow: float | None, allow_s
         raise click.UsageError("--canary and --shadow are two trials; begin one after the other")
     with console.status("Verifying, loading, switching ..."):
         announce_release(
-            release(components, canary=canary, shadow=shadow, allow_schema_change=allow_schema_change, address=address)
+            release(
+                components,
+                canary=canary,
+                shadow=shadow,
+                allow_schema_change=allow_schema_change,
+                address=None if port else address,  # the port is chosen here, the address may come from the environment
+                port=port,
+            )
         )
 
 
 @click.command()
+@port_option
 @address_option
-def rollback(address: str) -> None:
+def rollback(port: int | None, address: str | None) -> None:
     """Undo the latest deploy: end a trial, or serve the previous version again."""
     from serve_app.operations.release import roll_back
 
     with console.status("Switching ..."):
-        announce_release(roll_back(address=address))
+        announce_release(roll_back(address=None if port else address, port=port))
 
 
 COMMANDS = (run, join_cluster, ready, deploy, rollback)

@@ -79,8 +79,9 @@ def set_environment(path: Path, folder: Path | None = None, *, is_cluster: bool 
         os.environ.setdefault(name, value)
     forget_proxies()
     notes = _set_haproxy()
-    for variable, file in _HAPROXY_FILES.items() if folder is not None else ():
-        os.environ.setdefault(variable, str(folder / "haproxy" / file))
+    if folder is not None:
+        for variable, file in _HAPROXY_FILES.items():
+            os.environ.setdefault(variable, str(folder / "haproxy" / file))
     # With Ray's fixed defaults, two services on one machine would take HAProxy's statistics and metrics ports from each other.
     # Replicas bind their HTTP ports with SO_REUSEPORT, so two services would share them and get each other's requests.
     ports = free_ports()

@@ -1,7 +1,8 @@
 """The lifetime of a service: its record, its folder, and the guard that ends everything with it.
 
 Owns what has to exist before the first process of a service starts, and the way out while it starts: a stop signal then has
-nothing to wait for, so this process becomes a program that only waits until the guard has ended everything. Knows nothing of Ray.
+nothing to wait for, so this process becomes a program that only waits until the guard has ended everything. Knows nothing
+of Ray.
 """
 
 from __future__ import annotations
@@ -58,9 +59,10 @@ class Lifetime:
         """Lets commands such as ``deploy`` find the service."""
         self._record.write(msgspec.structs.replace(self._service, ray_address=ray_address))
 
-    def end(self) -> None:
-        """Has the guard end what is left, and waits for it."""
-        self._tell_guard()
+    def end(self, *, is_clean: bool) -> None:
+        """Has the guard end what is left, and waits for it; Ray's logs stay unless the end is clean."""
+        if is_clean:
+            self._tell_guard()
         assert self._guard.stdin is not None  # noqa: S101 - a pipe was asked for
         self._guard.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -71,8 +73,8 @@ class Lifetime:
     def leave(self) -> None:
         """Ends the service and this process at once, wherever its threads are; never returns.
 
-        Its threads would print errors or crash when Ray's processes end. So this process becomes another program: that closes the
-        pipe, the guard ends everything, and the new program waits for the guard.
+        Its threads would print errors or crash when Ray's processes end. So this process becomes another program: that
+        closes the pipe, the guard ends everything, and the new program waits for the guard.
         """
         self._tell_guard()
         with contextlib.suppress(Exception):
@@ -81,6 +83,7 @@ class Lifetime:
         os.execv(sys.executable, [sys.executable, "-IS", "-c", _WAIT, str(self._guard.pid)])  # noqa: S606 - our own
 
     def _tell_guard(self) -> None:
+        """Says that the end is clean."""
         assert self._guard.stdin is not None  # noqa: S101 - a pipe was asked for
         with contextlib.suppress(BrokenPipeError):
             os.write(self._guard.stdin.fileno(), CLEAN)
@@ -102,8 +105,11 @@ def lifetime(stop: StopSignals, *, config: Path | None = None, port: int | None 
     stop.leave = this.leave
     try:
         yield this
-    finally:
-        this.end()
+    except BaseException:
+        this.end(is_clean=not (this.folder / "ray").exists())  # what went wrong before Ray started is not in its logs
+        raise
+    else:
+        this.end(is_clean=True)
 
 
 def _end_left_services() -> Iterator[str]:
@@ -117,9 +123,13 @@ def _end_left_services() -> Iterator[str]:
         is_last = path == left[-1][0]
         remove_files(Path(service.folder), keep_logs=is_last)
         if not service.is_reported:
-            names = ", ".join(f"{name} ({pid})" for pid, name in ended.items())
-            logs = f" Its logs are in {service.folder}/ray." if is_last else ""
-            yield f"An earlier service was killed: {service}. {f'It had left, and now ended: {names}.' if names else ''}{logs}"
+            sentences = [f"An earlier service did not stop cleanly: {service}."]
+            if ended:
+                names = ", ".join(f"{name} ({pid})" for pid, name in ended.items())
+                sentences.append(f"It had left, and now ended: {names}.")
+            if is_last:
+                sentences.append(f"Its logs are in {service.folder}/ray.")
+            yield " ".join(sentences)
         if is_last:
             mark_reported(path, service)
         else:

@@ -85,7 +85,7 @@ def start_alone(folder: Path, metrics_port: int | None = None) -> str:
             _metrics_export_port=metrics_port,
             _temp_dir=str(folder / "ray"),
         )
-    except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises Exception itself for a node that does not start
         raise StartError(f"Ray did not start: {_last_line(str(error))}") from error
     return str(context.dashboard_url)
 

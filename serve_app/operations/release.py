@@ -9,7 +9,6 @@ Ray cluster, with Ray's token.
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +21,9 @@ from serve_app.components.loading import load_components, trust_of
 from serve_app.components.signature import Trust
 from serve_app.config import Settings, load_settings
 from serve_app.errors import ComponentsError, ReleaseError, ServeAppError
-from serve_app.operations.connection import prepare_to_connect
+from serve_app.operations.connection import connected
 from serve_app.operations.rollout_lock import hold_rollout_lock
+from serve_app.operations.serve_controller import ServeController
 from serve_app.serving.client_schema import ClientSchema, client_schema, schema_changes
 from serve_app.serving.rollout import (
     ModelReference,
@@ -52,13 +52,14 @@ class Release(NamedTuple):
     schema_changes: tuple[str, ...] = ()
 
 
-def deploy(
+def deploy(  # noqa: PLR0913 - each is a choice of the user
     folder: Path,
     *,
     canary: float | None = None,
     shadow: float | None = None,
     allow_schema_change: bool = False,
-    address: str = "auto",
+    address: str | None = None,
+    port: int | None = None,
 ) -> Release:
     """Makes the running service use the components in ``folder``, for all requests or on trial for a share of them.
 
@@ -67,7 +68,8 @@ def deploy(
         canary: share of the requests that the version answers; None is all of them, unless ``shadow`` is given.
         shadow: share of the requests that are copied to the version.
         allow_schema_change: deploy it even if clients must send other rows than for the version that serves.
-        address: address of the Ray cluster.
+        address: address of the Ray cluster; None is that of a service of this user on this machine.
+        port: HTTP port of that service; needed only if there are several.
 
     Raises:
         ComponentsError: the components cannot be used; the service goes on unchanged.
@@ -75,7 +77,7 @@ def deploy(
             components or did not switch; the service goes on unchanged.
     """
     folder = folder.resolve()
-    with _connected(address) as service, hold_rollout_lock(service.name, f"deploy {folder}"):
+    with _connected(address, port) as service, hold_rollout_lock(service.name, f"deploy {folder}"):
         components = service.verify(folder)
         reference = ModelReference(components=str(folder), digest=components.digest)
         before = service.rollout
@@ -90,14 +92,14 @@ def deploy(
             raise
 
 
-def roll_back(*, address: str = "auto") -> Release:
+def roll_back(*, address: str | None = None, port: int | None = None) -> Release:
     """Undoes the latest ``deploy``: ends the trials if there are any, otherwise serves the previous version again.
 
     Raises:
         ReleaseError: another roll-out is under way, there is no previous version, or a replica cannot use it; the service goes
             on unchanged.
     """
-    with _connected(address) as service, hold_rollout_lock(service.name, "rollback"):
+    with _connected(address, port) as service, hold_rollout_lock(service.name, "rollback"):
         before = service.rollout
         if before.canary is not None or before.shadow is not None:
             after = Rollout(serving=before.serving, previous=before.previous)
@@ -159,13 +161,11 @@ class _Service:
     """The running service, seen from a machine of its cluster.
 
     Args:
-        dashboard: address of Ray's dashboard, whose API deploys applications.
+        controller: of Ray Serve there.
     """
 
-    def __init__(self, dashboard: str) -> None:
-        from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
-
-        self._client = ServeSubmissionClient(dashboard)
+    def __init__(self, controller: ServeController) -> None:
+        self._client = controller
         self.name = self._find()
 
     @property
@@ -328,20 +328,9 @@ class _Service:
 
 
 @contextlib.contextmanager
-def _connected(address: str) -> Iterator[_Service]:
-    address = prepare_to_connect(address)
-    import ray
-    from ray import serve  # noqa: F401 - it sets its logger up when it is imported
-
-    logging.getLogger("ray.serve").setLevel(logging.CRITICAL)  # what matters is raised
-    try:
-        context = ray.init(address=address, namespace="serve", log_to_driver=False, logging_level="error")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ReleaseError(f"no service runs here: {str(error).strip().splitlines()[0]}") from error
-    try:
-        yield _Service(f"http://{context.dashboard_url}")
-    finally:
-        ray.shutdown()
+def _connected(address: str | None = None, port: int | None = None) -> Iterator[_Service]:
+    with connected(address, port):
+        yield _Service(ServeController())
 
 
 def _is_named(rejected: RejectedVersion, rollout: Rollout) -> bool:

@@ -126,3 +126,22 @@ def test_only_in_a_cluster_do_nodes_reach_each_other() -> None:
     set_environment(SERVE_ENV)
     assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
     assert os.environ["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"] == os.environ["RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"]
+
+
+def test_nothing_goes_through_a_proxy_of_the_users() -> None:
+    os.environ |= dict.fromkeys(("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY", "grpc_proxy"), "http://127.0.0.1:9")
+    set_environment(SERVE_ENV)
+    assert not {"http_proxy", "https_proxy", "all_proxy", "grpc_proxy"} & {name.lower() for name in os.environ}
+
+
+def test_haproxys_files_are_in_the_folder_of_the_service(tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith("RAY_SERVE_HAPROXY"):
+            del os.environ[name]
+    set_environment(SERVE_ENV, tmp_path)
+    files = [
+        value for name, value in os.environ.items() if name.startswith("RAY_SERVE_HAPROXY") and value.startswith(f"{tmp_path}/")
+    ]
+    assert len(files) == 5
+    longest = max(len(value) for value in files)
+    assert longest - len(str(tmp_path)) < 30

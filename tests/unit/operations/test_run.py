@@ -10,32 +10,36 @@ from typing import Any
 import pytest
 
 from serve_app.api.key_file import make_key
-from serve_app.config import PROJECT_ROOT, AccessSettings, Settings
+from serve_app.config import PROJECT_ROOT
 from serve_app.errors import KeysError, SettingsError
 from serve_app.operations import haproxy_config as front
 from serve_app.operations.environment import set_environment
 from serve_app.operations.run import _check_access, _check_applications, _check_ray_token, _move_options_to_haproxy
-from serve_app.operations.serve_config import ServeConfig, read_serve_config
+from serve_app.operations.serve_config import Overrides, ServeConfig, read_serve_config
 
 CONFIG = PROJECT_ROOT / "config" / "serve_config.yaml"
 
 
+def listening(host: str, keys_file: Path | None = None) -> ServeConfig:
+    return read_serve_config(CONFIG).overridden(Overrides(host=host, keys_file=keys_file))
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "a-machine"])  # noqa: S104 - a test
 def test_beyond_loopback_without_keys_there_is_a_warning(host: str, tmp_path: Path) -> None:
-    (warning,) = _check_access(host, [Settings()])
+    (warning,) = _check_access(listening(host))
     assert warning.startswith(f"WARNING: {host} can be reached from other machines")
     make_key(tmp_path / "keys.json", "somebody")
-    assert _check_access(host, [Settings(access=AccessSettings(keys_file=str(tmp_path / "keys.json")))]) == ()
+    assert _check_access(listening(host, tmp_path / "keys.json")) == ()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost"])
 def test_on_loopback_no_keys_are_nothing_to_warn_of(host: str) -> None:
-    assert _check_access(host, [Settings()]) == ()
+    assert _check_access(listening(host)) == ()
 
 
 def test_a_keys_file_that_cannot_be_used_is_said_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(KeysError, match="cannot be read"):
-        _check_access("127.0.0.1", [Settings(access=AccessSettings(keys_file=str(tmp_path / "nowhere")))])
+        _check_access(listening("127.0.0.1", tmp_path / "nowhere"))
 
 
 @pytest.fixture
