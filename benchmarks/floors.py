@@ -30,7 +30,7 @@ def measure_floors(components: Components, bodies: Bodies, seconds: float) -> It
 
     def answer(body: bytes) -> bytes:
         values = np.concatenate([chunk.values for chunk in parser.chunks(body)])
-        return b"".join(answers.encode(components.scorer.score(components.encoder.encode(values))))
+        return b"".join(answers.encode(components.score(values)))
 
     for rows in FLOOR_ROWS:
         timer = timeit.Timer(partial(answer, bodies.one(rows)), setup=gc.enable)  # timeit disables it

@@ -29,5 +29,5 @@ def count_files(source: str, components: Components) -> tuple[Counts, int]:
             values, problems = read_rows(parser, [record for _, record in some])
             refused += len(problems)
             if len(values):
-                counts.update(values, scores_of(components.scorer.score(components.encoder.encode(values))))
+                counts.update(values, scores_of(components.score(values)))
     return counts, refused

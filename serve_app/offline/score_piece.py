@@ -55,7 +55,7 @@ def score_piece(  # noqa: PLR0913 - a piece, where it is, and how its answers ar
             values, problems = read_rows(parser, [record for _, record in some])
             good = [one for index, one in enumerate(some) if index not in problems]
             if good:
-                probabilities = components.scorer.score(components.encoder.encode(values))
+                probabilities = components.score(values)
                 answers.write_columns(_answers(components, piece, good, keep, probabilities))
             bad.write(
                 _RefusedRow(piece.path, number, problems[index]) for index, (number, _) in enumerate(some) if index in problems

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import repeat
 from typing import Any, Protocol
 
 import msgspec
@@ -117,7 +116,7 @@ class _CategoryReader:
             self._codes |= {None: _MISSING, "": _MISSING} | dict.fromkeys(column.null_tokens, _MISSING)
 
     def read_all(self, cells: list[Any], first_row: int, warnings: list[FieldProblem]) -> Sequence[float]:
-        codes = list(map(self._codes.get, cells, repeat(None)))
+        codes = list(map(self._codes.get, cells))
         if None not in codes:
             return codes  # type: ignore[return-value]
         return [

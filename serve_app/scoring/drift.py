@@ -57,7 +57,7 @@ class DriftReport(msgspec.Struct, frozen=True):
 
 def psi(expected: Sequence[float] | Array, actual: Sequence[float] | Array) -> float:
     """The population stability index of two series of shares in the same bins."""
-    e, a = (np.maximum(np.asarray(shares, dtype=np.float64), _LEAST_SHARE) for shares in (expected, actual))
+    e, a = (np.maximum(shares, _LEAST_SHARE) for shares in (expected, actual))
     return float(((a - e) * np.log(a / e)).sum())
 
 

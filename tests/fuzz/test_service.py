@@ -96,7 +96,7 @@ class Oracle:
         if not good:
             return ""
         values = np.array(expected.values, dtype=np.float64)
-        probabilities = self._components.scorer.score(self._components.encoder.encode(values))[:, 1].tolist()
+        probabilities = self._components.score(values)[:, 1].tolist()
         found = [one["probability_positiveclass"] for one in good]
         return "" if found == probabilities else f"probabilities {found} instead of {probabilities}"
 

@@ -172,6 +172,6 @@ def _compare(
 
 def _scores_the_same(components: Components, batch: Sequence[NDArray[np.float64]]) -> bool:
     """Whether each body gets the same finite probabilities by itself as in the batch."""
-    alone = np.concatenate([components.scorer.score(components.encoder.encode(values)) for values in batch])
-    merged = components.scorer.score(components.encoder.encode(np.concatenate(batch)))
+    alone = np.concatenate([components.score(values) for values in batch])
+    merged = components.score(np.concatenate(batch))
     return bool(np.isfinite(merged).all()) and alone.tobytes() == merged.tobytes()

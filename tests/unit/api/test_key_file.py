@@ -46,7 +46,7 @@ def test_who_may_read_the_file_stays_as_it_was_set(path: Path) -> None:
 
 def test_revoking_a_key_that_is_not_there_is_said(path: Path) -> None:
     make_key(path, "billing")
-    with pytest.raises(KeysError, match="no key with the id '12345678'"):
+    with pytest.raises(KeysError, match=r"keys\.json: has no key with the id '12345678'"):
         revoke_key(path, "12345678")
     assert len(read_keys(path)) == 1
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.api.key_file import make_key, read_keys, revoke_key
+from serve_app.api.key_file import Key, make_key, read_keys, revoke_key
 from serve_app.api.keyring import Keyring
 from serve_app.config import AccessSettings
 from serve_app.errors import ForbiddenError, KeysError, TooManyRequestsError, UnauthorizedError
@@ -58,6 +58,27 @@ def test_a_new_key_is_valid_within_a_second_and_the_file_is_not_read_for_every_r
         keyring.admit(bearer(late), None)
     clock.now += 0.1
     assert keyring.admit(bearer(late), None).key.name == "late"
+
+
+def test_a_file_that_has_not_changed_is_not_read_again(path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = make_key(path, "billing")
+    keyring = Keyring(path, AccessSettings(), clock)
+    read: list[Path] = []
+
+    def note_and_read(path: Path) -> tuple[Key, ...]:
+        read.append(path)
+        return read_keys(path)
+
+    monkeypatch.setattr("serve_app.api.keyring.read_keys", note_and_read)
+    for _ in range(3):
+        clock.now += 1
+        keyring.admit(bearer(key), "predict")
+    assert read == []
+    make_key(path, "another")
+    for _ in range(3):
+        clock.now += 1
+        keyring.admit(bearer(key), "predict")
+    assert read == [path]
 
 
 def test_wrong_credentials_are_all_refused_alike(path: Path, clock: Clock) -> None:
@@ -142,6 +163,10 @@ def test_a_rate_below_one_says_how_long_to_wait(path: Path, clock: Clock) -> Non
     with pytest.raises(TooManyRequestsError) as refused:
         keyring.admit(bearer(key), "predict")
     assert refused.value.retry_after_s == 10
+    clock.now += 2.5
+    with pytest.raises(TooManyRequestsError) as refused:
+        keyring.admit(bearer(key), "predict")
+    assert refused.value.retry_after_s == 8  # 7.5, rounded up
 
 
 def test_what_a_key_has_used_up_stays_used_up_when_the_file_changes(path: Path, clock: Clock) -> None:
@@ -165,13 +190,18 @@ def test_requests_at_once_are_counted_until_they_end_however_they_end(path: Path
     with (
         keyring.admit(bearer(key), "predict"),
         keyring.admit(bearer(key), "predict"),
-        pytest.raises(TooManyRequestsError, match="more than 2 requests at once"),
+        pytest.raises(TooManyRequestsError, match="more than 2 requests at once") as refused,
     ):
         keyring.admit(bearer(key), "predict")
+    assert refused.value.retry_after_s == 1
     with pytest.raises(ZeroDivisionError), keyring.admit(bearer(key), "predict"):
         raise ZeroDivisionError
-    with keyring.admit(bearer(key), "predict"), keyring.admit(bearer(key), "predict"):
-        pass
+    with (
+        keyring.admit(bearer(key), "predict"),
+        keyring.admit(bearer(key), "predict"),
+        pytest.raises(TooManyRequestsError),
+    ):
+        keyring.admit(bearer(key), "predict")
 
 
 def test_when_the_file_breaks_every_request_is_rejected_until_it_is_mended(
@@ -188,7 +218,7 @@ def test_when_the_file_breaks_every_request_is_rejected_until_it_is_mended(
         clock.now += 1
         with pytest.raises(KeysError, match=r"keys file|cannot be read"):
             keyring.admit(bearer(key), "predict")
-        assert "every request is rejected" in caplog.text
+        assert caplog.messages[-1].startswith(f"every request is rejected: {path}: ")
     path.write_bytes(good)
     clock.now += 1
     assert keyring.admit(bearer(key), "predict").key.name == "billing"

@@ -8,6 +8,7 @@ import pytest
 
 from serve_app.errors import FieldProblem
 from serve_app.scoring.answers import AnswerEncoder
+from serve_app.scoring.explanation import Explanation
 
 BINARY = AnswerEncoder(classes=[0, 1], threshold=0.5, selected_features=["x53", 'a"b'])
 
@@ -79,3 +80,31 @@ def test_many_answers_come_in_pieces_that_join_to_one_array() -> None:
     pieces = list(BINARY.encode(np.full((10_000, 2), 0.5)))
     assert len(pieces) > 3
     assert len(json.loads(b"".join(pieces))) == 10_000
+
+
+def test_the_threshold_decides_between_two_classes() -> None:
+    encoder = AnswerEncoder(classes=["no", "yes"], threshold=0.7, selected_features=["a"])
+    found = [answer["predicted_class"] for answer in encode(encoder, [[0.31, 0.69], [0.3, 0.7]])]
+    assert found == ["no", "yes"]
+
+
+def test_each_good_row_has_its_explanation() -> None:
+    explanations = [Explanation(1, "log_odds", float(row), 0.0, {"a": 1.0}, []) for row in range(3)]
+    problems = [FieldProblem(1, "a", "not_a_number", "row 1")]
+    answers = encode(BINARY, [[0.5, 0.5]] * 3, problems=problems, explanations=explanations)
+    assert [answer.get("explanation", {}).get("base") for answer in answers] == [0.0, None, 1.0, 2.0]
+
+
+def test_an_error_object_has_the_code_and_message_of_the_first_problem() -> None:
+    problems = [FieldProblem(0, "a", "not_a_number", "first"), FieldProblem(0, "b", "missing_field", "second")]
+    (answer,) = encode(BINARY, [], problems=problems)
+    assert answer == {
+        "error": {
+            "code": "not_a_number",
+            "message": "first",
+            "rows": [
+                {"row": 0, "field": "a", "code": "not_a_number", "message": "first"},
+                {"row": 0, "field": "b", "code": "missing_field", "message": "second"},
+            ],
+        }
+    }

@@ -122,3 +122,21 @@ def test_a_level_of_the_model_is_known_however_long_it_is() -> None:
 
 def test_columns_that_the_model_does_not_use_may_hold_long_strings() -> None:
     assert good_and_codes({**SHORT, "zzz": "y" * 100_000}) == (2, [])
+
+
+def test_a_refusal_says_what_was_expected() -> None:
+    strict = (Column("n", "numeric"), Column("c", "categorical", levels=("x",), unknown="reject"))
+    parsed = parse('[{"n": [1], "c": [1]}, {"n": 1e999, "c": {}}, {"n": true, "c": "y"}]', columns=strict)
+    assert [problem.message for problem in parsed.problems] == [
+        "row 0, field 'n': expected a number, got an array",
+        "row 0, field 'c': expected a string, got an array",
+        "row 1, field 'n': the number is too large",
+        "row 1, field 'c': expected a string, got an object",
+        "row 2, field 'n': expected a number, got a boolean",
+        "row 2, field 'c': 'y' is not a known category",
+    ]
+
+
+def test_a_warning_says_how_the_row_was_scored() -> None:
+    (warning,) = parse(json.dumps([GOOD, row(c="blursday")])).warnings
+    assert warning.message == "row 1, field 'class': 'blursday' is not a known category; scored as if it were null"

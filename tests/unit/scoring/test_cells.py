@@ -1,15 +1,27 @@
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import math
 import re
+from collections.abc import Callable
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.scoring import cells as values
-from serve_app.scoring.cells import NotANumberError, excerpt, read_boolean, read_date, read_money, read_number, read_percent
+from serve_app.scoring import cells
+from serve_app.scoring.cells import (
+    NotANumberError,
+    cell_text,
+    excerpt,
+    read_boolean,
+    read_date,
+    read_money,
+    read_number,
+    read_percent,
+)
 
 
 @pytest.mark.parametrize(
@@ -137,13 +149,13 @@ def test_the_grammar_of_numbers_is_the_plain_one() -> None:
     for length in range(8):
         for characters in itertools.product("7.e-x" if length < 7 else "7.e-", repeat=length):
             text = "".join(characters)
-            assert (values._NUMBER.fullmatch(text) is None) == (plain.fullmatch(text) is None), text
+            assert (cells._NUMBER.fullmatch(text) is None) == (plain.fullmatch(text) is None), text
 
 
 @given(st.text("07.eE+-, %$x", max_size=20))
 def test_longer_texts_are_numbers_by_the_plain_grammar_too(text: str) -> None:
     plain = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text, re.ASCII)
-    assert (values._NUMBER.fullmatch(text) is None) == (plain is None)
+    assert (cells._NUMBER.fullmatch(text) is None) == (plain is None)
 
 
 @pytest.mark.parametrize("start", ["", "-", "$", "(", "0.", ".", "1e", "€-"])
@@ -157,3 +169,49 @@ def test_a_long_text_that_is_no_number_is_refused_in_as_many_steps_as_it_has_cha
     for read in (read_number, read_money, read_percent, read_date, read_boolean):
         with pytest.raises(NotANumberError):
             read(text)
+
+
+def test_an_excerpt_says_whether_it_is_cut() -> None:
+    assert excerpt("x" * 32) == "'" + "x" * 32 + "'"
+    assert excerpt("x" * 33) == "'" + "x" * 32 + "'..."
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "message"),
+    [
+        (read_number, " 1,5 ", "'1,5' is not a number"),
+        (read_number, "1e999", "'1e999' is too large for a 64-bit number"),
+        (read_money, "5$$", "'5$$' is not a number"),
+        (read_boolean, "maybe", "'maybe' is not a boolean"),
+        (read_date, "2024-02-30", "'2024-02-30' is not a date"),
+    ],
+)
+def test_a_refusal_quotes_the_cell(read: Callable[[str], float], text: str, message: str) -> None:
+    with pytest.raises(NotANumberError) as refused:
+        read(text)
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, ""),
+        (math.nan, ""),
+        (True, "true"),
+        (False, "false"),
+        (7, "7"),
+        (0.1, "0.1"),
+        ("x", "x"),
+        (Decimal("1.50"), "1.50"),
+        (dt.date(2024, 2, 29), "2024-02-29"),
+        (dt.datetime(2024, 2, 29, 12, 30, tzinfo=dt.UTC), "2024-02-29T12:30:00+00:00"),
+    ],
+)
+def test_a_typed_value_is_written_as_json_would_hold_it(value: object, text: str) -> None:
+    assert cell_text(value) == text
+
+
+@pytest.mark.parametrize("value", [b"x", [1], {"a": 1}])
+def test_a_nested_or_binary_value_is_not_a_cell(value: object) -> None:
+    with pytest.raises(TypeError, match=f"^a {type(value).__name__} cannot be the cell of a table$"):
+        cell_text(value)

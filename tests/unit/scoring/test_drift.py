@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from support.drifting import COLUMNS, TRAINING, counted, drift_rows
 
-from serve_app.scoring.distribution import describe
-from serve_app.scoring.drift import compare, psi
+from serve_app.scoring.distribution import Bins, Distribution, describe
+from serve_app.scoring.drift import BinsDrift, _verdict, compare, psi
 from serve_app.scoring.drift_counts import Counts
 
 
@@ -64,3 +64,48 @@ def test_a_column_that_was_all_missing_in_training_can_be_compared() -> None:
     assert compare(distribution, counted(distribution, (empty, np.linspace(0, 1, 500)))).columns["n"].psi == 0
     full = compare(distribution, counted(distribution, (np.zeros((500, 1)), np.linspace(0, 1, 500))))
     assert full.columns["n"].verdict == "drifted"
+
+
+def test_a_report_has_the_figures_of_each_column() -> None:
+    number = Bins((0.25, 0.5, 0.25), edges=(1.0,), quantiles=(0.0, 0.5, 1.0, 1.5, 2.0))
+    category = Bins((0.5, 0.25, 0.25), levels=("a", "b"))
+    distribution = Distribution(8, {"n": number, "c": category}, Bins((0.5, 0.5, 0.0), edges=(0.5,), quantiles=(0.5,) * 5))
+    counts = Counts(distribution)
+    values = np.array([[1.0, 0.0], [2.0, 1.0], [2.0, 1.0], [math.nan, math.nan]] * 25)
+    counts.update(values, np.array([0.25, 0.75, 0.75, 0.75] * 25))
+    report = compare(distribution, counts)
+    assert report.rows == 100
+    assert report.columns["n"] == BinsDrift(
+        psi=0.0,
+        verdict="stable",
+        by_chance=0.02,
+        missing=0.25,
+        missing_in_training=0.25,
+        shares=[0.25, 0.5, 0.25],
+        quantiles=[1.0, 1.0, 2.0, 2.0, 2.0],
+        quantiles_in_training=[0.0, 0.5, 1.0, 1.5, 2.0],
+    )
+    assert msgspec.to_builtins(report.columns["c"]) == {
+        "psi": pytest.approx(0.5 * math.log(2)),
+        "verdict": "drifted",
+        "by_chance": 0.02,
+        "missing": 0.25,
+        "missing_in_training": 0.25,
+        "shares": [0.25, 0.5, 0.25],
+    }
+    assert report.score
+    assert report.score.shares == [0.25, 0.75, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("index", "by_chance", "verdict"),
+    [
+        (0.0999, 0.05, "stable"),
+        (0.1, 0.05, "moderate"),
+        (0.2499, 0.0, "moderate"),
+        (0.25, 0.0, "drifted"),
+        (9.0, 0.0501, "too few rows"),
+    ],
+)
+def test_a_verdict_begins_at_its_bound(index: float, by_chance: float, verdict: str) -> None:
+    assert _verdict(index, by_chance) == verdict

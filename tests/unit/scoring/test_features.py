@@ -69,3 +69,11 @@ def test_the_largest_number_stays_finite_when_it_is_standardised(scale: float) -
     encoder = FeatureEncoder(COLUMNS[1:2], [Feature("a")], {"a": NumericFit(imputed=0.0, mean=1.0, scale=scale)})
     largest = encoder.max_magnitude
     assert np.isfinite(encoder.encode(np.array([[largest], [-largest]]))).all()
+
+
+def test_a_model_may_have_levels_alone_or_numbers_alone() -> None:
+    levels = FeatureEncoder(COLUMNS[:1], [Feature("c", "y")], {})
+    assert levels.encode(np.array([[1.0], [2.0]])).tolist() == [[1.0], [0.0]]
+    assert levels.max_magnitude == 1e300
+    numbers = FeatureEncoder(COLUMNS[1:2], [Feature("a")], FITS)
+    assert numbers.encode(np.array([[6.0]])).tolist() == [[1.0]]
