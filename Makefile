@@ -18,7 +18,7 @@ test: .venv/.installed-dev data
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/unit
 	$(BIN)/python -m pytest tests/integration tests/e2e
 
-# Every command of the documents, as a reader types them; needs port 1313.
+# Roll-outs, and every command of the documents as a reader types them; needs port 1313.
 test-slow: .venv/.installed-dev data
 	$(BIN)/python -m pytest -m slow
 

@@ -242,6 +242,8 @@ import pathlib, sys
 from serve_app.operations import release
 from serve_app.serving.rollout import ModelReference, Rollout
 
+pytestmark = pytest.mark.slow
+
 def interfere(service, after, before):
     service._put(Rollout(serving=ModelReference(components=sys.argv[3]), previous=before.serving))
     raise release.ReleaseError("not all replicas have switched")
