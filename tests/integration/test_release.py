@@ -24,6 +24,8 @@ from serve_app.components.saving import save_components
 from serve_app.config import PROJECT_ROOT
 from serve_app.training.train import train
 
+pytestmark = pytest.mark.slow
+
 RELEASED = ("1.5.0", "2.0.0", "3.0.0")
 
 
@@ -241,8 +243,6 @@ INTERFERE = """
 import pathlib, sys
 from serve_app.operations import release
 from serve_app.serving.rollout import ModelReference, Rollout
-
-pytestmark = pytest.mark.slow
 
 def interfere(service, after, before):
     service._put(Rollout(serving=ModelReference(components=sys.argv[3]), previous=before.serving))
