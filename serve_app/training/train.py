@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from serve_app.components.golden_rows import GOLDEN_TOLERANCE, predict_proba
+from serve_app.components.golden_rows import GOLDEN_ROWS, GOLDEN_TOLERANCE, predict_proba
 from serve_app.components.manifest import Draft, Manifest
 from serve_app.errors import SettingsError
 from serve_app.scoring.arrays import Array
@@ -40,7 +40,6 @@ from serve_app.training.verdict import judge
 
 __all__ = ["train"]
 
-_GOLDEN_ROWS = 20
 _DEFAULT_FOLDS = 5  # where some are needed, and none were asked for
 
 
@@ -189,9 +188,9 @@ def _golden_rows(result: _Result) -> list[dict[str, str | None]]:
         return (row for row in rows if not any(is_null(columns[name][row]) for name in refused))
 
     with_null = (row for row in without_refused(may_have_null) if any(is_null(columns[one.name][row]) for one in used))
-    chosen = [*islice(with_null, _GOLDEN_ROWS // 2), *islice(without_refused(fitted.tolist()), 10 * _GOLDEN_ROWS)]
+    chosen = [*islice(with_null, GOLDEN_ROWS // 2), *islice(without_refused(fitted.tolist()), 10 * GOLDEN_ROWS)]
     names = [column.name for column in data.schema.columns]
-    return [data.table.row(row, names) for row in _reproducible(result, list(dict.fromkeys(chosen)))[:_GOLDEN_ROWS]]
+    return [data.table.row(row, names) for row in _reproducible(result, list(dict.fromkeys(chosen)))[:GOLDEN_ROWS]]
 
 
 def _reproducible(result: _Result, rows: Sequence[int]) -> list[int]:
